@@ -36,8 +36,8 @@ SCENES = {
         "plus": ["{B} gives {her} {k} more.", "{She} finds {k} more {x}.", "For {hers} birthday {she} gets {k} more {x}."],
         "minus": ["{She} gives {k} {x} to {B}.", "{She} loses {k} of them.", "{She} trades {k} {x} for a book."],
         "times": ["{She} collects until {she} has {k} times as many.", "Then the collection grows to {k} times its size."],
-        "share": ["{She} sorts them into {k} equal piles and keeps one pile.", "{She} divides them among {k} albums and keeps one album."],
-        "half": ["{She} gives half of them to {B}.", "Then {she} loses half of them."],
+        "share": ["{She} sorts all {hers} {x} into {k} equal piles and keeps one pile.", "{She} divides all {hers} {x} among {k} albums and keeps one album."],
+        "half": ["{She} gives half of all {hers} {x} to {B}.", "Then {she} loses half of all {hers} {x}."],
         "need": ["{She} wants to have {k} {x}. How many more {x} does {she} need?"],
         "together": ["{B} has {k} more {x} than {A} has now. How many {x} do they have together?"],
         "compare": ["{B} has {k} times as many {x} as {A} has now. How many {x} do they have together?"],
@@ -48,10 +48,10 @@ SCENES = {
         "start": ["A bakery has {n} {x}.", "{A} bakes {n} {x} in the morning."],
         "groups": ["{A} bakes {j} trays of {n} {x}.", "A bakery gets {j} boxes with {n} {x} in each box."],
         "plus": ["Then {k} more come out of the oven.", "{B} brings {k} more {x}.", "After lunch {k} more {x} are baked."],
-        "minus": ["Before noon {k} {x} are sold.", "{B} buys {k} of them.", "A school takes {k} {x}."],
+        "minus": ["Before noon {k} {x} are sold.", "A neighbour buys {k} of them.", "A school takes {k} {x}."],
         "times": ["The oven runs until there are {k} times as many."],
-        "share": ["They go into {k} equal bags, and all bags but one are sold.", "They are packed in {k} equal boxes, and only one box stays."],
-        "half": ["Half of them are sold.", "{B} buys half of the {x}."],
+        "share": ["All the {x} go into {k} equal bags, and all bags but one are sold.", "All the {x} are packed in {k} equal boxes, and only one box stays."],
+        "half": ["Half of all the {x} are sold.", "A neighbour buys half of all the {x}."],
         "need": ["A party needs {k} {x}. How many more {x} must be baked?"],
         "ask": ["How many {x} are left?", "How many {x} are there now?"],
     },
@@ -59,10 +59,10 @@ SCENES = {
         "unit": ["passengers", "people"],
         "start": ["A bus leaves with {n} {x}.", "There are {n} {x} on a train."],
         "groups": ["A train has {j} cars with {n} {x} in each car."],
-        "plus": ["At the market {k} more get on.", "At the next stop {k} {x} get on.", "{A} and others get on, {k} {x} in all."],
+        "plus": ["At the market {k} more get on.", "At the next stop {k} {x} get on.", "A group of {k} {x} gets on."],
         "minus": ["At the museum {k} {x} get off.", "At the next stop {k} of them get off.", "Then {k} {x} leave."],
-        "half": ["At the park half of them get off.", "Half of the {x} leave at the station."],
-        "need": ["It has {k} seats. How many seats are empty?"],
+        "half": ["At the park half of all the {x} get off.", "Half of all the {x} leave at the station."],
+        "need": ["There are {k} seats on board. How many seats are empty?"],
         "ask": ["How many {x} are on board now?", "How many {x} are left on board?"],
     },
     "money": {
@@ -72,8 +72,8 @@ SCENES = {
         "plus": ["{She} earns ${k} more.", "{B} gives {her} ${k}.", "{She} finds ${k}."],
         "minus": ["{She} spends ${k} on a book.", "{She} pays ${k} for lunch.", "{She} gives ${k} to {B}."],
         "times": ["{She} saves until {she} has {k} times as much.", "Then {hers} money grows to {k} times as much."],
-        "share": ["The money is split equally among {k} people, and {A} keeps one share."],
-        "half": ["{She} spends half of the money.", "{She} gives half of it to {B}."],
+        "share": ["All the money is split equally among {k} people, and {A} keeps one share."],
+        "half": ["{She} spends half of all {hers} money.", "{She} gives half of all {hers} money to {B}."],
         "need": ["A bike costs ${k}. How many more dollars does {A} need?"],
         "together": ["{B} has ${k} more than {A} has now. How many dollars do they have together?"],
         "compare": ["{B} has {k} times as much money as {A} has now. How many dollars do they have together?"],
@@ -86,8 +86,8 @@ SCENES = {
         "plus": ["{B} plants {k} more.", "In spring {k} more {x} are planted."],
         "minus": ["A storm breaks {k} of them.", "{B} cuts down {k} {x}.", "In winter {k} {x} die."],
         "times": ["After some years there are {k} times as many."],
-        "share": ["The {x} are moved into {k} equal fields, and one field is kept."],
-        "half": ["A fire burns half of them.", "Half of the {x} are sold."],
+        "share": ["All the {x} are moved into {k} equal fields, and one field is kept."],
+        "half": ["A fire burns half of all the {x}.", "Half of all the {x} are sold."],
         "need": ["A park needs {k} {x}. How many more {x} must be planted?"],
         "ask": ["How many {x} are there now?", "How many {x} are left?"],
     },
@@ -111,9 +111,9 @@ SCENES = {
         "groups": ["A town has {j} halls with {n} {x} in each hall."],
         "plus": ["Then {k} more {x} come in.", "A second town sends {k} more."],
         "minus": ["Then {k} {x} go to a school.", "The next day {k} of them are gone."],
-        "times": ["In a year the number grows to {k} times as many."],
-        "half": ["Half of the {x} go to a second town."],
-        "need": ["The plan is {k} {x}. How many more {x} are needed?"],
+        "times": ["Within a year there are {k} times as many."],
+        "half": ["Half of all the {x} go to a second town."],
+        "need": ["The plan asks for {k} {x}. How many more {x} are needed?"],
         "ask": ["How many {x} are there now?", "How many {x} are left?"],
     },
 }
@@ -121,6 +121,7 @@ SIGNED = {"weather", "game"}  # the number may fall below zero
 LARGE = {"town"}  # thousands, in round fifties
 MIDDLE = ("plus", "minus", "times", "share", "half")
 CLOSING = ("need", "together", "compare")
+TAKING = {"minus", "share", "half"}  # after one of these a question may say "left"
 STEPS_OF = {"together": 2, "compare": 2}  # every other operation is one step
 
 
@@ -134,8 +135,8 @@ def shown(number: int) -> str:
     return f"{number:,}"
 
 
-def _operand(rng: random.Random, operation: str, value: int, scene: str) -> int | None:
-    """A number for `operation` that keeps the story simple at `value`; None if there is none."""
+def _operand(rng: random.Random, operation: str, value: int, peak: int, scene: str) -> int | None:
+    """A number for `operation` that keeps the story simple at `value` (`peak` so far); None if there is none."""
     large, signed = scene in LARGE, scene in SIGNED
     if operation == "plus":
         return 50 * rng.randint(1, 19) if large else rng.randint(2, 25 if signed else 60)
@@ -155,7 +156,8 @@ def _operand(rng: random.Random, operation: str, value: int, scene: str) -> int 
     if operation == "half":
         return 2 if value >= 4 and value % (100 if large else 2) == 0 else None
     if operation == "need":
-        return value + (50 * rng.randint(1, 19) if large else rng.randint(2, 60)) if value > 0 else None
+        # At least the peak: a bus has a seat for everyone who ever was on board.
+        return peak + (50 * rng.randint(1, 19) if large else rng.randint(2, 60)) if value > 0 else None
     if operation == "together":
         return rng.randint(2, 40) if value > 0 else None
     return rng.randint(2, 4) if 2 <= value <= 200 else None  # compare
@@ -188,8 +190,8 @@ def _tell(rng: random.Random, name: str, order: list[str]) -> dict | None:
     if name in LARGE:
         value = 50 * rng.randint(20, 80)
     else:
-        value = rng.randint(-9, 30) if name in SIGNED else rng.randint(3, 80)
-    lines, told, said = [], [], set()
+        value = rng.choice([v for v in range(-9, 31) if abs(v) != 1]) if name in SIGNED else rng.randint(3, 80)
+    lines, told, said, peak = [], [], set(), value
 
     if any(order.count(operation) > len(scene[operation]) for operation in order):
         return None  # no sentence is said twice
@@ -208,13 +210,13 @@ def _tell(rng: random.Random, name: str, order: list[str]) -> dict | None:
         value = 50 * rng.randint(4, 20) if name in LARGE else rng.randint(2, 25)
         groups = rng.randint(2, 9)
         say("groups", n=value, j=groups)
-        value = work(groups, "*", value)
+        value = peak = work(groups, "*", value)
     else:
         say("start", n=value)
     for operation in order:
         if operation == "groups":
             continue
-        k = _operand(rng, operation, value, name)
+        k = _operand(rng, operation, value, peak, name)
         if k is None:
             return None
         say(operation, k=k)
@@ -225,8 +227,10 @@ def _tell(rng: random.Random, name: str, order: list[str]) -> dict | None:
             value = work(value, "+", other)
         else:
             value = work(value, {"plus": "+", "minus": "-", "times": "*", "share": "/", "half": "/"}[operation], k)
+            peak = max(peak, value)
     if order[-1] not in CLOSING:
-        say("ask")
+        taken = not TAKING.isdisjoint(order)
+        told.append(rng.choice([s for s in scene["ask"] if taken or "left" not in s]).format(**words))
     return {"question": " ".join(told), "answer": "\n".join(lines) + f"\n#### {shown(value)}"}
 
 

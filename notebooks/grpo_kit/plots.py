@@ -1,0 +1,108 @@
+"""The pictures and tables a reader looks at; each function gives a Figure or a table to display."""
+
+import html
+import math
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+# Okabe and Ito's colours: told apart by colour-blind readers, and in grey print.
+GREY, BLUE = "#6e6e6e", "#0072b2"
+STYLE = {
+    "figure.dpi": 110,
+    "figure.constrained_layout.use": True,
+    "font.size": 11,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": GREY,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e8e8e8",
+    "xtick.color": "#444444",
+    "ytick.color": "#444444",
+}
+
+
+def plot_training(log_history):
+    """A training's curves, from `trainer.state.log_history` of TRL's GRPOTrainer: a Figure.
+
+    One panel each for the reward, every reward function's mean, the length in tokens and, where
+    it was logged, KL. Dots are the logged steps, the line is their running mean, the number its
+    end; the reward's band is one standard deviation over a step's completions.
+    """
+    logs = pd.DataFrame([log for log in log_history if "reward" in log])
+    if logs.empty:
+        raise ValueError("No logged step holds a reward: call trainer.train() first, with logging_steps=1.")
+    panels = {"reward": "reward, ± 1 sd of completions"}
+    panels |= {key: key.split("/")[1] for key in logs.filter(regex="^rewards/.*/mean$")}
+    panels |= {"completions/mean_length": "completion length, tokens"}
+    panels |= {"kl": "KL to the base model"} if "kl" in logs else {}
+    columns = 3 if len(panels) <= 6 else 4
+    rows = math.ceil(len(panels) / columns)
+    with plt.rc_context(STYLE):
+        figure = plt.figure(figsize=(12, 2.6 * rows))
+        for place, (key, title) in enumerate(panels.items(), start=1):
+            axis = figure.add_subplot(rows, columns, place, title=title)
+            spread = logs["reward_std"] if key == "reward" else 0
+            _draw_curve(axis, logs["step"], logs[key].astype(float), spread)
+        figure.supxlabel("training step (dots: each one, line: running mean)", fontsize=11)
+    plt.close(figure)  # a notebook shows the returned figure; left open, it would show it twice
+    return figure
+
+
+def _draw_curve(axis, steps, values, spread):
+    smooth = values.rolling(max(1, len(values) // 8), center=True, min_periods=1).mean()
+    axis.fill_between(steps, smooth - spread, smooth + spread, color=BLUE, alpha=0.12, linewidth=0)
+    axis.plot(steps, values, ".", color=BLUE, alpha=0.3, markersize=5, markeredgewidth=0)
+    axis.plot(steps, smooth, color=BLUE, linewidth=2)
+    end = smooth.iloc[-1]
+    axis.text(steps.iloc[-1], end, f"  {end:.3g}", va="center", color=BLUE, weight="bold")
+    axis.margins(x=0.02)
+    axis.set_ylim(bottom=min(0, values.min()))
+
+
+def plot_before_after(before, after, title="Before and after training"):
+    """Two `Evaluation`s of the same questions as dots with 95 % intervals: a Figure.
+
+    Rows: the layout, the strict and the lenient answer; the axis is the share of questions in %.
+    """
+    labels = {"layout": "layout kept", "strict": "right answer\nin the tag", "lenient": "right last\nnumber"}
+    with plt.rc_context(STYLE):
+        figure, axis = plt.subplots(figsize=(8, 3.6))
+        for run, name, color, shift in [(before, "before", GREY, -0.14), (after, "after", BLUE, 0.14)]:
+            table = run.summary().loc[list(labels)]
+            heights = np.arange(len(labels)) + shift
+            reach = [table["value"] - table["low"], table["high"] - table["value"]]
+            axis.errorbar(table["value"], heights, xerr=reach, fmt="o", color=color, ms=9, linewidth=2.5)
+            for value, high, height in zip(table["value"], table["high"], heights, strict=True):
+                axis.text(high + 1.5, height, f"{name} {value:.0f} %", va="center", color=color, weight="bold")
+        axis.set_yticks(range(len(labels)), labels.values())
+        axis.set(xlim=(-1, 118), ylim=(len(labels) - 0.5, -0.5), title=title, xticks=range(0, 101, 20))
+        axis.set_xlabel(f"% of {len(after.rows)} questions, with 95 % intervals")
+        axis.grid(axis="y", visible=False)
+        axis.spines["bottom"].set_bounds(0, 100)
+    plt.close(figure)
+    return figure
+
+
+def completions_table(dataset, before, after, n=4, seed=0):
+    """Questions drawn by `seed`, not picked, with the texts before and after: a pandas Styler."""
+    if not len(dataset) == len(before.rows) == len(after.rows):
+        raise ValueError("dataset, before and after differ in length: evaluate both on this dataset.")
+    drawn = np.random.default_rng(seed).choice(len(dataset), min(n, len(dataset)), replace=False)
+    chosen = [dataset[int(row)] for row in drawn]
+    table = pd.DataFrame({"row": drawn})
+    table["question"] = [row["question"] for row in chosen]
+    table["gold"] = [row["answer"] for row in chosen]
+    for name, run in {"before": before, "after": after}.items():
+        marks = ["✓" if right else "✗" for right in run.rows["strict"].iloc[drawn]]
+        texts = run.rows["text"].iloc[drawn]
+        table[name] = [f"{mark}\n{text}" for mark, text in zip(marks, texts, strict=True)]
+    caption = f"{len(drawn)} of {len(dataset)} questions, drawn by seed {seed}, not picked; ✓ right in the tag"
+    # Escaped, or the browser would swallow the tags; the classes keep $5 and $7 from being a formula.
+    style = table.style.format(lambda cell: html.escape(str(cell)).replace("\n", "<br>")).hide()
+    style.set_table_attributes('class="tex2jax_ignore mathjax_ignore"').set_caption(caption)
+    return style.set_properties(**{"text-align": "left", "vertical-align": "top", "max-width": "24em"})

@@ -1,0 +1,67 @@
+"""What this machine runs: the one place that asks for hardware.
+
+The same notebook cells run everywhere; what differs between machines is a field of the profile.
+Three environment variables override the choice: GRPO_PROFILE (a name of `PROFILES`), GRPO_MODEL (a hub
+id or a folder) and GRPO_DATA ("embedded", "huggingface", "modelscope" or a folder of jsonl files).
+"""
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Sizes are tokens; `gpu_memory_utilization` is vLLM's share of the memory; a batch counts completions."""
+
+    name: str = "16gb"
+    model: str = "unsloth/Qwen2.5-3B-Instruct"
+    data: str = "huggingface"
+    splits: tuple = ("test",)  # the test sets, asked before and after
+    max_seq_length: int = 1024
+    max_prompt_length: int = 256
+    max_completion_length: int = 640
+    lora_rank: int = 8
+    gpu_memory_utilization: float = 0.6
+    learning_rate: float = 5e-6
+    max_steps: int = 250
+    num_generations: int = 4  # completions a prompt: the group of GRPO
+    per_device_train_batch_size: int = 4
+    gradient_accumulation_steps: int = 4
+    reason: str = ""
+
+
+GPU = Profile()
+PROFILES = {
+    "embedded": replace(
+        GPU, name="embedded", model="../data/tiny-model", data="embedded", splits=("test", "held_out"),
+        max_seq_length=384, max_prompt_length=192, max_completion_length=96, lora_rank=16, learning_rate=1e-3,
+        max_steps=80, num_generations=8, per_device_train_batch_size=128, gradient_accumulation_steps=1),
+    "16gb": GPU,
+    "24gb": replace(GPU, name="24gb", lora_rank=32, num_generations=8, per_device_train_batch_size=8),
+    "40gb": replace(GPU, name="40gb", lora_rank=32, num_generations=8, per_device_train_batch_size=16, gradient_accumulation_steps=2),
+    "80gb": replace(GPU, name="80gb", lora_rank=64, num_generations=8, per_device_train_batch_size=32, gradient_accumulation_steps=1),
+}
+
+
+def gpu_memory() -> float:
+    """Memory of the first CUDA GPU in GB (10^9 bytes); 0.0 without one."""
+    import torch  # here, so that importing a profile stays light
+
+    return torch.cuda.get_device_properties(0).total_memory / 1e9 if torch.cuda.is_available() else 0.0
+
+
+def choose_profile() -> Profile:
+    """The profile of this machine, with the overrides of the environment; it says why in `reason`."""
+    memory = gpu_memory()
+    fitting = [p for p in PROFILES.values() if p.name != "embedded" and int(p.name[:-2]) * 0.9 <= memory]
+    if 0 < memory and not fitting:
+        raise RuntimeError(f"This GPU has {memory:.0f} GB and the smallest profile needs 16; set GRPO_PROFILE to override.")
+    profile = fitting[-1] if fitting else PROFILES["embedded"]
+    reason = f"a GPU with {memory:.0f} GB" if memory else "no GPU: the small model and the word problems of the repository"
+    if name := os.environ.get("GRPO_PROFILE"):
+        if name not in PROFILES:
+            raise ValueError(f"GRPO_PROFILE={name!r} is unknown; the profiles are {', '.join(PROFILES)}.")
+        profile, reason = PROFILES[name], f"GRPO_PROFILE={name}"
+    return replace(profile, reason=reason, model=os.environ.get("GRPO_MODEL", profile.model),
+                   data=os.environ.get("GRPO_DATA", profile.data))

@@ -1,0 +1,224 @@
+"""The evaluation: hand-checkable scores, intervals against known values, the paired test against scipy."""
+
+import json
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from datasets import Dataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+from grpo_kit.evaluate import MEASURES, Evaluation, compare, evaluate, lenient_accuracy, paired_test, own_seeds
+
+GOOD = "<reasoning>\n2 + 3 = 5\n</reasoning>\n<answer>\n5\n</answer>"
+WRONG = GOOD.replace("5", "6")
+BARE = "2 + 3 = 5"
+CUT = "<reasoning>\n2 + 3 = 5, so she has 5"
+
+
+class Tokenizer:
+    def apply_chat_template(self, messages, tokenize, add_generation_prompt):
+        assert not tokenize and add_generation_prompt
+        return "".join(f"[{message['role']}] {message['content']}\n" for message in messages) + "[assistant]"
+
+
+class Model:
+    """Answers with the given texts in order and keeps what it was asked."""
+
+    def __init__(self, texts):
+        self.texts, self.calls = texts, []
+
+    def fast_generate(self, prompts, sampling_params=None, lora_request=None, use_tqdm=True):
+        self.calls.append((prompts, sampling_params, lora_request))
+        outputs = []
+        for text in self.texts:
+            reason = "length" if text == CUT else "stop"
+            outputs.append(SimpleNamespace(text=text, token_ids=list(range(len(text))), finish_reason=reason))
+        return [SimpleNamespace(outputs=[output]) for output in outputs]
+
+
+def questions(golds):
+    system = {"role": "system", "content": "Think."}
+    prompts = [[system, {"role": "user", "content": f"Question {i}"}] for i in range(len(golds))]
+    return Dataset.from_dict({"prompt": prompts, "answer": golds})
+
+
+def run(texts, golds=None, **options):
+    return evaluate(Model(texts), questions(golds or ["5"] * len(texts)), Tokenizer(), SimpleNamespace(seed=None), **options)
+
+
+def evaluation(bits):
+    """An Evaluation whose four measures all equal `bits`."""
+    rows = pd.DataFrame({name: np.array(bits, bool) for name in MEASURES})
+    return Evaluation(rows.assign(prompt=[str(i) for i in range(len(bits))], text="", length=1))
+
+
+def test_each_measure_on_four_completions():
+    rows = run([GOOD, WRONG, BARE, CUT]).rows
+    assert rows["layout"].tolist() == [True, True, False, False]
+    assert rows["strict"].tolist() == [True, False, False, False]
+    assert rows["lenient"].tolist() == [True, False, True, True]
+    assert rows["truncated"].tolist() == [False, False, False, True]
+    assert rows["length"].tolist() == [len(GOOD), len(WRONG), len(BARE), len(CUT)]
+    assert rows["text"].tolist() == [GOOD, WRONG, BARE, CUT]
+
+
+def test_the_model_is_asked_once_with_the_rendered_prompts_and_the_adapter():
+    model, sampling_params, lora_request = Model([GOOD, GOOD]), SimpleNamespace(seed=None, top_k=3), object()
+    evaluate(model, questions(["5", "5"]), Tokenizer(), sampling_params, lora_request=lora_request)
+    prompts = [f"[system] Think.\n[user] Question {i}\n[assistant]" for i in range(2)]
+    assert model.calls == [(prompts, [sampling_params] * 2, lora_request)]
+
+
+def test_every_question_is_sampled_with_a_seed_of_its_own():
+    sampling_params = SimpleNamespace(seed=7, temperature=1.0)
+    assert [params.seed for params in own_seeds(sampling_params, 3)] == [7, 8, 9]
+    assert {params.temperature for params in own_seeds(sampling_params, 3)} == {1.0}
+    assert sampling_params.seed == 7
+
+
+def test_the_base_model_is_asked_unless_an_adapter_is_given():
+    model = Model([GOOD])
+    evaluate(model, questions(["5"]), Tokenizer(), SimpleNamespace(seed=None))
+    assert model.calls[0][2] is None
+
+
+def test_each_completion_meets_its_own_gold():
+    texts = [GOOD, GOOD.replace("5", "-3"), GOOD.replace("5", "1,000")]
+    assert run(texts, ["5", "-3", "1000"]).rows["strict"].all()
+    assert not run(texts, ["-3", "1000", "5"]).rows["strict"].any()
+
+
+@pytest.mark.parametrize("golds", [["5", "five"], ["", "5"]])
+def test_a_gold_that_is_no_number_is_refused_before_the_model_is_asked(golds):
+    model = Model([GOOD, GOOD])
+    with pytest.raises(ValueError, match="number as its gold"):
+        evaluate(model, questions(golds), Tokenizer(), None)
+    assert model.calls == []
+
+
+def test_an_empty_dataset_is_refused():
+    with pytest.raises(ValueError, match="Every question"):
+        evaluate(Model([]), Dataset.from_dict({"prompt": [], "answer": []}), Tokenizer(), None)
+
+
+def test_a_model_that_answers_fewer_questions_than_asked_is_an_error():
+    with pytest.raises(ValueError):
+        run([GOOD], ["5", "5"])
+
+
+def test_lenient_accuracy_takes_strings_and_chat_messages():
+    chat = [{"role": "assistant", "content": BARE}]
+    assert lenient_accuracy([BARE, chat, "no digit", "no digit"], ["5", "5", "5", "none"]) == [1, 1, 0, 0]
+    with pytest.raises(ValueError):
+        lenient_accuracy([BARE], ["5", "5"], prompts=["q"])
+
+
+# Wilson 1927 by hand for 0 of 10: high = z²/(n + z²); 81 of 263 is Newcombe 1998, table I (method 3).
+@pytest.mark.parametrize(
+    ("hits", "n", "low", "high"),
+    [(81, 263, 25.53, 36.62), (15, 148, 6.24, 16.05), (0, 20, 0.0, 16.11), (1, 29, 0.61, 17.18), (0, 10, 0.0, 27.75)],
+)
+def test_wilson_interval_equals_published_values(hits, n, low, high):
+    summary = evaluation([True] * hits + [False] * (n - hits)).summary()
+    for name in MEASURES:
+        assert summary.loc[name].tolist() == pytest.approx([100 * hits / n, low, high], abs=0.0051)
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=60))
+def test_intervals_hold_the_share_and_stay_between_0_and_100(bits):
+    summary = evaluation(bits).summary().loc[MEASURES]
+    slack = 1e-9
+    assert (summary["low"] <= summary["value"] + slack).all()
+    assert (summary["value"] <= summary["high"] + slack).all()
+    assert (summary["low"] >= -slack).all() and (summary["high"] <= 100 + slack).all()
+
+
+def test_an_evaluation_prints_as_a_table():
+    result = run([GOOD, BARE])
+    assert "% of 2 questions" in str(result)
+    assert [line.split() for line in str(result).splitlines()][3] == ["strict", "50.0", "9.5", "90.5"]
+    assert str(result).splitlines()[-1].split() == ["mean", "tokens", f"{(len(GOOD) + len(BARE)) / 2:.1f}"]
+    assert "nan" not in str(result).lower()
+
+
+def test_paired_test_counts_by_hand():
+    gained, lost, p = paired_test([0, 0, 0, 0, 1, 1, 0], [1, 1, 1, 1, 1, 0, 0])
+    assert (gained, lost) == (4, 1)
+    assert p == pytest.approx(2 * (1 + 5) / 2**5)  # at most 1 of 5 changes one way, on either side
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=80))
+def test_paired_test_is_scipys_binomial_test_and_symmetric(pairs):
+    before, after = zip(*pairs, strict=True)
+    gained, lost, p = paired_test(before, after)
+    assert gained - lost == sum(after) - sum(before)
+    expected = binomtest(gained, gained + lost).pvalue if gained + lost else 1
+    assert 0 <= p <= 1 and math.isclose(p, expected, rel_tol=1e-9)
+    assert paired_test(after, before) == (lost, gained, p)
+
+
+def test_compare_shows_both_runs_the_difference_and_p():
+    table = compare(run([BARE, WRONG, CUT]), run([GOOD, GOOD, GOOD]))
+    assert table.index.tolist() == [*MEASURES, "mean tokens"]
+    assert table.loc["strict"].tolist() == ["0.0 % [0.0, 56.1]", "100.0 % [43.9, 100.0]", 100.0, 3, 0, "0.250"]
+    assert table.loc["lenient", ["difference", "gained", "lost", "p"]].tolist() == [33.3, 1, 0, "1.000"]
+    assert table.loc["truncated", ["difference", "gained", "lost", "p"]].tolist() == [-33.3, 0, 1, "1.000"]
+    short, long = (len(BARE) + len(WRONG) + len(CUT)) / 3, len(GOOD)
+    assert table.loc["mean tokens"].tolist() == [f"{short:.1f}", f"{long:.1f}", round(long - short, 1), "", "", ""]
+
+
+def test_a_tiny_p_is_printed_as_less_than():
+    assert compare(evaluation([0] * 11), evaluation([1] * 11)).loc["strict", "p"] == "<0.001"  # 2 / 2**11
+    assert compare(evaluation([0] * 10), evaluation([1] * 10)).loc["strict", "p"] == "0.002"  # 2 / 2**10
+
+
+@settings(max_examples=20)  # 30 ms each
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=30))
+def test_compare_is_symmetric(pairs):
+    before, after = (evaluation(bits) for bits in zip(*pairs, strict=True))
+    there, back = compare(before, after), compare(after, before)
+    assert there["before"].equals(back["after"]) and there["after"].equals(back["before"])
+    assert (there["difference"] == -back["difference"]).all()
+    assert there["gained"].equals(back["lost"].rename("gained")) and there["p"].equals(back["p"])
+
+
+def test_compare_refuses_other_questions_and_other_sizes():
+    before = evaluation([1, 0, 1])
+    other = Evaluation(before.rows.assign(prompt=["a", "b", "c"]))
+    for after in (other, evaluation([1, 0])):
+        with pytest.raises(ValueError, match="^Not the same questions"):
+            compare(before, after)
+
+
+def test_a_saved_evaluation_holds_everything(tmp_path):
+    result = run([GOOD, WRONG, BARE, CUT])
+    path = tmp_path / "outputs" / "before.json"  # a folder that does not exist yet
+    result.save(path)
+    saved = json.loads(path.read_text(encoding="utf-8"), parse_constant=pytest.fail)  # NaN is not JSON
+    assert saved["questions"] == 4
+    assert saved["summary"]["strict"]["value"] == 25.0
+    assert saved["summary"]["mean tokens"]["low"] is None
+    pd.testing.assert_frame_equal(pd.DataFrame(saved["rows"]), result.rows)
+    assert compare(result, Evaluation(pd.DataFrame(saved["rows"])))["difference"].eq(0).all()
+
+
+@pytest.mark.parametrize("broken", ["json.dumps", "pathlib.Path.write_text", "pathlib.Path.replace"])
+def test_an_interrupted_save_leaves_the_old_file(tmp_path, monkeypatch, broken):
+    path = tmp_path / "before.json"
+    run([GOOD]).save(path)
+    old = path.read_bytes()
+
+    def fail(*args, **options):
+        if broken.endswith("write_text"):
+            args[0].write_bytes(b'{"questions": ')  # half a file, then the disk is full
+        raise OSError("no space left")
+
+    monkeypatch.setattr(broken, fail)
+    with pytest.raises(OSError, match="no space left"):
+        run([WRONG, WRONG]).save(path)
+    assert path.read_bytes() == old

@@ -1,0 +1,180 @@
+"""The pictures: what they say, not how they look."""
+
+import html
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from datasets import Dataset
+from matplotlib.figure import Figure
+
+import grpo_kit
+from grpo_kit.evaluate import MEASURES, Evaluation
+from grpo_kit.plots import completions_table, plot_before_after, plot_training
+
+
+def log(step, **more):
+    means = {"rewards/correctness_reward/mean": 0.2 * step, "rewards/correctness_reward/std": 0.5}
+    rest = {"completions/mean_length": 30.0, "step_time": 2.0, "reward": 0.25 * step, "reward_std": 0.4}
+    return {"step": step, "loss": 0.1, **means, **rest, **more}
+
+
+def evaluation(bits, text="5"):
+    rows = pd.DataFrame({name: np.array(bits, bool) for name in MEASURES})
+    return Evaluation(rows.assign(prompt=[str(i) for i in range(len(bits))], text=text, length=1))
+
+
+def titles(figure):
+    return [axis.get_title(loc="left") for axis in figure.axes]
+
+
+def test_training_has_a_panel_for_each_reward_function_and_length():
+    figure = plot_training([log(step) for step in range(1, 9)] + [{"step": 8, "train_runtime": 3.0}])
+    assert titles(figure) == ["reward, ± 1 sd of completions", "correctness_reward", "completion length, tokens"]
+
+
+def test_training_shows_kl_only_where_it_was_logged():
+    assert "KL to the base model" in titles(plot_training([log(1, kl=0.1), log(2, kl=0.2)]))
+    assert "KL to the base model" not in titles(plot_training([log(1), log(2)]))
+
+
+def test_training_draws_the_logged_values_the_band_and_the_end():
+    axis = plot_training([log(step) for step in range(1, 5)]).axes[0]
+    dots, line = axis.lines
+    assert dots.get_xdata().tolist() == [1, 2, 3, 4]
+    assert dots.get_ydata().tolist() == line.get_ydata().tolist() == [0.25, 0.5, 0.75, 1.0]  # too few to smooth
+    corners = axis.collections[0].get_paths()[0].get_extents()
+    assert (corners.y0, corners.y1) == pytest.approx((0.25 - 0.4, 1.0 + 0.4))
+    assert axis.texts[0].get_text().strip() == "1"
+    assert axis.get_ylim()[0] == 0
+
+
+def test_training_smooths_long_runs_and_shows_negative_rewards():
+    logs = [log(step, reward=float((-1) ** step)) for step in range(1, 161)]
+    axis = plot_training(logs).axes[0]
+    assert np.abs(axis.lines[1].get_ydata()[20:-20]).max() <= 0.1  # a mean of 20 steps
+    assert axis.get_ylim()[0] == -1
+
+
+def test_a_step_in_which_a_reward_function_scored_nothing_leaves_a_gap():
+    figure = plot_training([log(1), log(2, **{"rewards/correctness_reward/mean": None}), log(3)])
+    assert np.isnan(figure.axes[1].lines[0].get_ydata()).tolist() == [False, True, False]
+
+
+def test_a_log_without_rewards_is_refused():
+    for history in ([], [{"step": 8, "train_runtime": 3.0}]):
+        with pytest.raises(ValueError, match="No logged step holds a reward"):
+            plot_training(history)
+
+
+def test_before_and_after_are_labelled_with_their_shares():
+    before, after = evaluation([1, 0, 0, 0]), evaluation([1, 1, 1, 0])
+    axis = plot_before_after(before, after, title="Tiny").axes[0]
+    assert [text.get_text() for text in axis.texts] == ["before 25 %"] * 3 + ["after 75 %"] * 3
+    assert axis.get_title(loc="left") == "Tiny"
+    assert axis.get_xlabel() == "% of 4 questions, with 95 % intervals"
+    dots = [line for line in axis.lines if len(line.get_xdata()) == 3]
+    assert [line.get_xdata().tolist() for line in dots] == [[25] * 3, [75] * 3]
+    ends = np.array([bar.get_segments() for bar in axis.collections])[:, 0, :, 0]  # Wilson, 1 and 3 of 4
+    assert ends == pytest.approx(np.array([[4.56, 69.94], [30.06, 95.44]]), abs=0.01)
+
+
+@pytest.mark.parametrize("share", [0, 1])
+def test_shares_of_0_and_100_are_drawn(share, tmp_path):
+    plot_before_after(evaluation([share] * 5), evaluation([share] * 5)).savefig(tmp_path / "all.png")
+
+
+def test_a_figure_is_returned_closed_so_that_a_notebook_shows_it_once():
+    already_open = plt.get_fignums()
+    for figure in (plot_training([log(1)]), plot_before_after(evaluation([1]), evaluation([0]))):
+        assert isinstance(figure, Figure)
+    assert plt.get_fignums() == already_open
+
+
+def test_the_style_stays_in_the_pictures():
+    before = dict(plt.rcParams)
+    plot_training([log(1)])
+    assert dict(plt.rcParams) == before
+
+
+def rows(count):
+    return Dataset.from_list([{"question": f"How many is {i} < 9 & 9?", "answer": str(i)} for i in range(count)])
+
+
+def test_completions_show_question_gold_texts_and_marks():
+    text = "<reasoning>\n$5 + $7\n</reasoning>"
+    page = completions_table(rows(1), evaluation([0], text), evaluation([1], text)).to_html()
+    shown = html.escape(text).replace("\n", "<br>")
+    assert f"✗<br>{shown}" in page and f"✓<br>{shown}" in page and "How many is 0 &lt; 9 &amp; 9?" in page
+    assert page.index("✗<br>") < page.index("✓<br>")
+    assert "mathjax_ignore" in page and "<reasoning>" not in page
+
+
+def test_completions_are_drawn_by_seed_and_belong_to_their_question():
+    dataset, after = rows(50), evaluation([1] * 50)
+    after.rows["text"] = [f"text {i}" for i in range(50)]
+
+    def table(seed):
+        return completions_table(dataset, after, after, n=4, seed=seed)
+
+    data = table(0).data
+    assert len(set(data["row"])) == 4
+    for row in data.to_dict("records"):
+        assert row["gold"] == str(row["row"]) and row["question"] == f"How many is {row['row']} < 9 & 9?"
+        assert row["before"] == row["after"] == f"✓\ntext {row['row']}"
+    assert data.equals(table(0).data) and not data.equals(table(1).data)
+    assert "4 of 50 questions, drawn by seed 0, not picked" in table(0).to_html()
+
+
+def test_asking_for_more_completions_than_there_are_shows_them_all():
+    table = completions_table(rows(3), evaluation([1] * 3), evaluation([0] * 3), n=9)
+    assert sorted(table.data["row"]) == [0, 1, 2]
+
+
+def test_completions_of_another_dataset_are_refused():
+    with pytest.raises(ValueError, match="differ in length"):
+        completions_table(rows(3), evaluation([1] * 3), evaluation([1] * 2))
+
+
+def test_plots_load_neither_torch_nor_transformers():
+    heavy = {"torch", "transformers", "vllm", "unsloth"}
+    check = f"import sys, grpo_kit.plots; assert not {heavy} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", check], check=True, cwd=Path(grpo_kit.__file__).parents[1])
+
+
+class TestLiveTable:
+    def train(self, capsys, steps, every, max_steps=7):
+        from grpo_kit.progress import LiveTable
+
+        table = LiveTable(every)
+        state = SimpleNamespace(global_step=0, max_steps=max_steps, is_world_process_zero=True)
+        for step in range(1, steps + 1):
+            state.global_step = step
+            table.on_log(None, state, None, logs=log(step))
+        table.on_log(None, state, None, logs={"train_runtime": 3.0})
+        return capsys.readouterr().out.splitlines()
+
+    def test_a_header_then_a_row_every_few_steps_and_at_the_end(self, capsys):
+        header, *rows = self.train(capsys, steps=7, every=3)
+        assert header.split() == ["step", "reward", "correctness_reward", "tokens", "step_time", "left"]
+        assert [row.split()[1] for row in rows] == ["3/7", "6/7", "7/7"]
+
+    def test_a_row_is_the_mean_of_its_own_steps(self, capsys):
+        rows = [row.split()[2:5] for row in self.train(capsys, steps=7, every=3)[1:]]
+        assert rows == [["0.50", "0.40", "30.00"], ["1.25", "1.00", "30.00"], ["1.75", "1.40", "30.00"]]
+
+    def test_columns_stand_under_their_names(self, capsys):
+        header, row = self.train(capsys, steps=3, every=3, max_steps=60)
+        for name, value in [("reward", "0.50"), ("correctness_reward", "0.40"), ("step_time", "2.00")]:
+            assert row[: header.index(f"{name}  ") + len(name)].endswith(value)
+
+    def test_the_time_left_is_the_steps_left_times_their_seconds(self, capsys):
+        assert self.train(capsys, steps=3, every=3, max_steps=93)[1].endswith("  3 min")
+
+    def test_the_bar_is_full_at_the_end(self, capsys):
+        assert self.train(capsys, steps=7, every=7)[1].startswith("█" * 12 + " ")

