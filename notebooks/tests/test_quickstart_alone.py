@@ -10,30 +10,27 @@ import re
 import shutil
 import subprocess
 import sys
-import types
 from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import nbformat
 import pytest
 from hub_stand_in import Hub
-from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.client import CellExecutionError, NotebookClient
 
 ROOT = Path(__file__).resolve().parents[2]
-NAME = "00_quickstart.ipynb"
-CELLS = [cell.source for cell in nbformat.read(ROOT / "notebooks" / NAME, 4).cells if cell.cell_type == "code"]
+NOTEBOOK = ROOT / "notebooks/00_quickstart.ipynb"
+CELLS = [cell.source for cell in nbformat.read(NOTEBOOK, 4).cells if cell.cell_type == "code"]
 PINS = dict(re.findall(r"([\w-]+)==([\d.]+)", "\n".join(CELLS)))
 RIGHT = "<reasoning>\n2 + 1,000 = 1,002\n</reasoning>\n<answer>\n1,002\n</answer>"
-T4 = 15_828_320_256  # bytes
-SCENARIOS = {  # the card's memory and the environment, and how the run ends
-    "T4": (T4, {}, None),
-    "24 GB": (25.3e9, {}, None),
-    "80 GB": (85e9, {}, None),
+ENDS = {  # machine: its card's bytes, its environment, and the profile or the error it ends with
+    "T4": (15.8e9, {}, "16gb"),
+    "ModelScope": (25.3e9, {"GRPO_DATA": "modelscope"}, "24gb"),
+    "another trl": (85e9, {"OTHER": "trl"}, "80gb"),
     "small card": (8e9, {}, "RuntimeError: This GPU has 8 GB"),
-    "unknown profile": (T4, {"GRPO_PROFILE": "big"}, "ValueError: GRPO_PROFILE='big' is unknown; the profiles are embedded, 16gb, "),
-    "no such data": (T4, {"GRPO_DATA": "/nonexistent"}, "ValueError: The data source '/nonexistent' is neither a folder nor one of "),
+    "unknown profile": (15.8e9, {"GRPO_PROFILE": "big"}, "ValueError: GRPO_PROFILE='big' is unknown; the profiles are "),
+    "no such data": (15.8e9, {"GRPO_DATA": "/nonexistent"}, "ValueError: The data source '/nonexistent' is neither a folder nor one "),
 }
 
 
@@ -50,8 +47,7 @@ class Tokenizer:
 class Model:
     """With an adapter its completions keep the layout and are right; without one they do neither."""
 
-    def print_trainable_parameters(self):
-        print("trainable params: 1")
+    print_trainable_parameters = print
 
     def save_lora(self, folder):
         os.makedirs(folder, exist_ok=True)
@@ -89,42 +85,29 @@ class Trainer:
                 callback.on_log(self.args, self.state, None, logs=logs)
 
 
-def stand_in(module, imports, **names):
-    """Puts a module that has `names` in place; `imports` gets each that is imported, and whether standby was set."""
-
-    def give(name):
-        if name not in names:
-            raise AttributeError(name)
-        imports.append(f"{name}, standby {os.environ.get('UNSLOTH_VLLM_STANDBY')}")
-        return names[name]
-
-    sys.modules[module] = types.ModuleType(module)
-    vars(sys.modules[module]).update(__getattr__=give, __spec__=ModuleSpec(module, None))
-
-
 def machine_with_gpu():
-    """Runs the notebook's cells once for each of `SCENARIOS`; the last line printed says in JSON what happened."""
+    """Runs the notebook's cells on each machine of `ENDS`; the last line printed says in JSON what happened."""
     import torch
     from IPython.core.interactiveshell import InteractiveShell
     from transformers import PrinterCallback, trainer_utils  # noqa: F401  later it would look for CUDA's libraries
 
-    imports, commands, touched, environment, ends = [], [], set(), dict(os.environ), {}
-    loader = SimpleNamespace(from_pretrained=lambda **_: (Model(), Tokenizer()), get_peft_model=lambda model, **_: model)
-    stand_in("unsloth", imports, FastLanguageModel=loader)
-    stand_in("vllm", imports, SamplingParams=SimpleNamespace)
-    stand_in("trl", imports, GRPOConfig=SimpleNamespace, GRPOTrainer=Trainer)
+    pip, touched, environment, ends = [], set(), dict(os.environ), {}
     version, run = importlib.metadata.version, subprocess.run
-    importlib.metadata.version = lambda name: PINS.get(name) or version(name)
-    subprocess.run = lambda command, *_, **options: commands.append(command) if "pip" in command else run(command, **options)
+    importlib.metadata.version = lambda name: "0.1" if name == os.environ.get("OTHER") else PINS.get(name) or version(name)
+    subprocess.run = lambda command, **options: pip.append(command[1:]) if "pip" in command else run(command, **options)
     torch.cuda.is_available = lambda: True
+    loader = SimpleNamespace(from_pretrained=lambda **_: (Model(), Tokenizer()), get_peft_model=lambda model, **_: model)
+    for name, given in {"unsloth": {"FastLanguageModel": loader}, "vllm": {"SamplingParams": SimpleNamespace},
+                        "trl": {"GRPOConfig": SimpleNamespace, "GRPOTrainer": Trainer}}.items():
+        sys.modules[name] = ModuleType(name)
+        vars(sys.modules[name]).update(given, __spec__=ModuleSpec(name, None))
 
     def record(event, args):
-        if event in ("open", "os.mkdir", "os.remove", "os.rename") and isinstance(args[0], (str, bytes)):
-            writes = event != "open" or args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
-            touched.add((os.path.abspath(os.fsdecode(args[event == "os.rename"])), bool(writes)))
+        if event == "open" and isinstance(args[0], (str, bytes)):
+            touched.add((os.path.abspath(os.fsdecode(args[0])), args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) > 0))
 
     sys.addaudithook(record)
-    for name, (memory, settings, _) in SCENARIOS.items():
+    for machine, (memory, settings, _) in ENDS.items():
         os.environ.clear()
         os.environ.update(environment, **settings)
         torch.cuda.get_device_properties = lambda _, memory=memory: SimpleNamespace(total_memory=memory)
@@ -132,55 +115,51 @@ def machine_with_gpu():
         while left and error is None:
             result = shell.run_cell(left.pop(0))
             error = result.error_before_exec or result.error_in_exec
-        ends[name] = {"left": len(left), "error": error and f"{type(error).__name__}: {error}"}
+        ends[machine] = {"end": f"{type(error).__name__}: {error}"}
         if error is None:
-            ends[name] |= {"profile": shell.user_ns["profile"].name, "last log": shell.user_ns["trainer"].state.log_history[-1],
-                           "strict": list(shell.user_ns["results"].loc[("test", "strict"), :])}
-    kit = [module for module in sys.modules if module.startswith("grpo_kit")]
-    print(json.dumps({"ends": ends, "imports": imports, "commands": commands, "touched": sorted(touched), "kit": kit}))
+            names, ends[machine]["end"] = shell.user_ns, shell.user_ns["profile"].name
+            ends[machine]["strict"] = [names[run]["test"].summary().loc["strict", "value"] for run in ("before", "after")]
+            ends[machine]["log"] = names["trainer"].state.log_history[-1]
+    print(json.dumps({**ends, "pip": pip, "touched": sorted(touched), "kit": "grpo_kit" in sys.modules}))
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory):
-    """What the machine with a GPU printed, and the folder it was given: the notebook and no more."""
-    folder, around = tmp_path_factory.mktemp("empty"), tmp_path_factory.mktemp("machine")
-    shutil.copy(ROOT / "notebooks" / NAME, folder)
-    (around / "nvidia-smi").write_text("#!/bin/sh\n")
-    (around / "nvidia-smi").chmod(0o755)
-    rows = [{"question": f"Mia has {n} shells. She finds 1,000 more.", "answer": "2 + 1,000 = 1,002\n#### 1,002"} for n in range(20)]
-    environment = {"PATH": str(around), "HOME": str(around), "TMPDIR": str(around), "MPLBACKEND": "agg", "PYTHONDONTWRITEBYTECODE": "1"}
+def ran(tmp_path_factory):
+    """What the machine with a GPU did with a folder that holds the notebook and no more."""
+    folder, around = tmp_path_factory.mktemp("empty"), tmp_path_factory.mktemp("around")
+    shutil.copy(NOTEBOOK, folder)
+    (around / "nvidia-smi").touch(0o755)
+    rows = [{"question": f"Mia has {n} shells and finds 1,000.", "answer": "2 + 1,000 = 1,002\n#### 1,002"} for n in range(20)]
     with Hub({"train": rows, "test": rows}) as hub:
-        done = subprocess.run([sys.executable, __file__], cwd=folder, env={**environment, "HF_ENDPOINT": hub.url},
-                              capture_output=True, text=True, timeout=300)
+        env = {"PATH": str(around), "HOME": str(around), "TMPDIR": str(around), "MPLBACKEND": "agg",
+               "HF_ENDPOINT": hub.url, "MODELSCOPE_ENDPOINT": hub.url}
+        done = subprocess.run([sys.executable, "-B", __file__], cwd=folder, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
-    return {**json.loads(done.stdout.splitlines()[-1]), "given": (str(folder), str(around)), "printed": done.stdout}
+    return json.loads(done.stdout.splitlines()[-1]) | {"folder": str(folder), "around": str(around)}
 
 
-@pytest.mark.parametrize("name, profile", [("T4", "16gb"), ("24 GB", "24gb"), ("80 GB", "80gb")])
-def test_with_a_gpu_every_cell_runs(report, name, profile):
-    end = report["ends"][name]
-    assert (end["left"], end["error"], end.get("profile")) == (0, None, profile)
-    before, after, difference, gained, lost, p = end["strict"]
-    assert before.startswith("0.0 %") and after.startswith("100.0 %") and (difference, gained, lost, p) == (100, 20, 0, "<0.001")
-    logs = {key: value for key, value in end["last log"].items() if key.startswith("rewards/")}
-    assert logs["rewards/correctness_reward/mean"] == 1.0  # 2.0, and 0.0 for the one cut off
-    assert logs["rewards/lenient_accuracy/mean"] == 1.0  # only watched, so also of the one cut off
+@pytest.mark.parametrize("machine", [machine for machine, (*_, end) in ENDS.items() if "Error" not in end])
+def test_with_a_gpu_every_cell_runs(ran, machine):
+    assert ran[machine]["end"] == ENDS[machine][2]
+    assert ran[machine]["strict"] == [0.0, 100.0]
+    assert ran[machine]["log"]["rewards/correctness_reward/mean"] == 1.0  # 2.0, and 0.0 for the one cut off
+    assert ran[machine]["log"]["rewards/lenient_accuracy/mean"] == 1.0  # only watched: the one cut off counts
 
 
-def test_with_a_gpu_the_file_is_all_it_reads(report):
-    assert all(end["error"] is None or SCENARIOS[name][2] for name, end in report["ends"].items())
-    assert report["kit"] == [] and report["commands"] == []
-    assert report["imports"][0] == "FastLanguageModel, standby 1"  # unsloth before trl and vllm, and told in time
-    paths = [(path, writes) for path, writes in report["touched"] if not path.startswith((*report["given"], "/dev/"))]
-    assert [path for path, _ in paths if path.startswith(f"{ROOT}/") and not path.startswith(f"{sys.prefix}/")] == []
-    assert [path for path, writes in paths if writes] == []
-    assert any(path.startswith(report["given"][0]) and writes for path, writes in report["touched"])
+def test_with_a_gpu_the_file_is_all_it_reads(ran):
+    touched = [(path, writes) for path, writes in ran["touched"] if not path.startswith((ran["around"], "/dev/"))]
+    assert [path for path, writes in touched if writes and not path.startswith(ran["folder"])] == []
+    assert [path for path, _ in touched if path.startswith(f"{ROOT}/") and not path.startswith(f"{sys.prefix}/")] == []
+    assert [f"{ran['folder']}/grpo_saved_lora/adapter_model.safetensors", True] in ran["touched"]
+    assert not ran["kit"]
+    assert ran["pip"] == [["-m", "pip", "install", "--quiet", f"trl=={PINS['trl']}"]]  # on the machine with another
+    code = "\n".join(CELLS)  # Unsloth changes vLLM and TRL when it is imported, and reads its own setting then
+    assert code.index('"UNSLOTH_VLLM_STANDBY"') < code.index("from unsloth") < min(code.index("from vllm"), code.index("from trl"))
 
 
-@pytest.mark.parametrize("name", [name for name, scenario in SCENARIOS.items() if scenario[2]])
-def test_a_wrong_setting_ends_in_one_sentence(report, name):
-    end = report["ends"][name]
-    assert end["left"] > 0 and end["error"].startswith(SCENARIOS[name][2]) and "\n" not in end["error"]
+@pytest.mark.parametrize("machine", [machine for machine, (*_, end) in ENDS.items() if "Error" in end])
+def test_a_wrong_setting_ends_in_one_sentence(ran, machine):
+    assert ran[machine]["end"].startswith(ENDS[machine][2]) and "\n" not in ran[machine]["end"]
 
 
 def test_without_a_gpu_one_sentence_and_no_traceback(tmp_path):
@@ -188,32 +167,9 @@ def test_without_a_gpu_one_sentence_and_no_traceback(tmp_path):
     client = NotebookClient(notebook, timeout=60, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}})
     with pytest.raises(CellExecutionError):
         client.execute(env={"PATH": str(tmp_path), "HOME": str(tmp_path)})
-    ran = [cell for cell in notebook.cells if cell.get("execution_count")]
-    (error,) = [output for cell in ran for output in cell.outputs]
-    assert len(ran) <= 3
-    assert error.traceback == [error.evalue] and "\n" not in error.evalue and "`make quickstart`" in error.evalue
-
-
-def install_cells(monkeypatch, installed, gpu, modules):
-    """Runs the cells up to the installing one on a machine that has these packages; gives the pip commands."""
-    commands, names = [], {}
-    monkeypatch.setattr(importlib.metadata, "version", lambda name: installed[name])
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name in modules or None)
-    monkeypatch.setattr(shutil, "which", lambda name: gpu)
-    monkeypatch.setattr(subprocess, "run", lambda command, **_: commands.append(command))
-    for cell in CELLS[: next(number for number, cell in enumerate(CELLS) if '"pip"' in cell) + 1]:
-        exec(cell, names)
-    return commands
-
-
-def test_only_what_does_not_fit_is_installed(monkeypatch):
-    installed = dict(PINS)
-    assert install_cells(monkeypatch, installed, True, []) == []
-    right, installed["trl"], installed["torch"] = installed["trl"], "0.1", installed["torch"] + "+cu130"
-    (command,) = install_cells(monkeypatch, installed, True, [])
-    assert [word for word in command if "==" in word] == [f"trl=={right}"]
-    with pytest.raises(Exception, match="`make setup`.*`make lab`"):
-        install_cells(monkeypatch, {}, False, ["grpo_kit"])
+    (error,) = [output for cell in notebook.cells for output in cell.outputs]
+    assert error in notebook.cells[2].outputs and error.traceback == [error.evalue]
+    assert "\n" not in error.evalue and "`make quickstart`" in error.evalue
 
 
 if __name__ == "__main__":
