@@ -140,6 +140,9 @@ def run(name, folder, steps):
 
         setattr(owner, method, wrapper)
 
+    timed(trainer, "_generate_single_turn", "generate")
+    timed(trainer, "_get_per_token_logps_and_entropies", "log-probs")
+    timed(trainer.accelerator, "backward", "backward")
     score = trainer._get_per_token_logps_and_entropies
 
     def count(model, input_ids, attention_mask, logits_to_keep, *args, **kwargs):
@@ -151,9 +154,6 @@ def run(name, folder, steps):
         return score(model, input_ids, attention_mask, logits_to_keep, *args, **kwargs)
 
     trainer._get_per_token_logps_and_entropies = count
-    timed(trainer, "_generate_single_turn", "generate")
-    timed(trainer, "_get_per_token_logps_and_entropies", "log-probs")
-    timed(trainer.accelerator, "backward", "backward")
     trainer.train()
 
     step_times = [log["step_time"] for log in trainer.state.log_history if "step_time" in log][1:]

@@ -33,9 +33,11 @@ REMEDY = "install this repository's requirements-cpu.txt (`make setup`)."
 
 
 def _check_versions():
-    installed = {d.name.lower().replace("_", "-"): d.version for d in metadata.distributions() if d.name}
     for package, tried in TRIED.items():
-        found = installed.get(package.replace("_", "-"), "none")
+        try:
+            found = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found = "none"
         if found != tried:
             raise ImportError(f"grpo_kit's CPU engine was tried with {package} {tried} and found {found}: {REMEDY}")
 

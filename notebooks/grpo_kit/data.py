@@ -15,8 +15,8 @@ from pyarrow import parquet
 
 from grpo_kit.answers import gold_answer
 from grpo_kit.problems import FOLDER
+from grpo_kit.profile import SOURCES
 
-SOURCES = ["embedded", "huggingface", "modelscope"]
 SYSTEM_PROMPT = """Solve the problem. Reply in exactly this layout:
 <reasoning>
 your steps, one a line

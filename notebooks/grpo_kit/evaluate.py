@@ -49,7 +49,8 @@ class Evaluation:
         """
         hits = self.rows[MEASURES]
         low, high = proportion_confint(hits.sum(), len(hits), method="wilson")
-        table = 100 * pd.DataFrame({"value": hits.mean(), "low": low, "high": high})
+        share = hits.mean()  # the clips: rounding would leave 100 % outside its own interval
+        table = 100 * pd.DataFrame({"value": share, "low": low.clip(upper=share), "high": high.clip(lower=share)})
         table.loc["mean tokens", "value"] = self.rows["length"].mean()
         return table.rename_axis(f"% of {len(self.rows)} questions")
 

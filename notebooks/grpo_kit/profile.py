@@ -31,6 +31,7 @@ class Profile:
     reason: str = ""
 
 
+SOURCES = ["embedded", "huggingface", "modelscope"]  # of problems; or a folder
 GPU = Profile()
 PROFILES = {
     "embedded": replace(
@@ -63,5 +64,7 @@ def choose_profile() -> Profile:
         if name not in PROFILES:
             raise ValueError(f"GRPO_PROFILE={name!r} is unknown; the profiles are {', '.join(PROFILES)}.")
         profile, reason = PROFILES[name], f"GRPO_PROFILE={name}"
-    return replace(profile, reason=reason, model=os.environ.get("GRPO_MODEL", profile.model),
-                   data=os.environ.get("GRPO_DATA", profile.data))
+    data = os.environ.get("GRPO_DATA", profile.data)
+    if data not in SOURCES and not Path(data).expanduser().is_dir():
+        raise ValueError(f"GRPO_DATA={data!r} is neither a folder nor one of {', '.join(SOURCES)}.")
+    return replace(profile, reason=reason, model=os.environ.get("GRPO_MODEL", profile.model), data=data)

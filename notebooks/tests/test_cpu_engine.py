@@ -1,4 +1,4 @@
-"""The engine beside the policy, on a small random model made here: exactness, determinism, errors, what it leaves alone."""
+"""The engine beside the policy, on a small random model made here: exactness, determinism, errors, one engine only."""
 
 import ast
 import gc
@@ -128,7 +128,8 @@ def lora_tensors(model):
 
 
 def log_probs(outputs):
-    return [[step[token].logprob for step, token in zip(o.outputs[0].logprobs, o.outputs[0].token_ids)] for o in outputs]
+    answers = [output.outputs[0] for output in outputs]
+    return [[step[token].logprob for step, token in zip(a.logprobs, a.token_ids)] for a in answers]
 
 
 def generate(model, **kwargs):
@@ -217,7 +218,8 @@ def test_packed_log_probs_are_trls(run):
         run.model.zero_grad()
         logps, entropies, _ = score(run.trainer, run.model, ids, mask, 20, compute_entropy=True)
         (logps * mask[:, 10:]).sum().backward()
-        found.append((logps * mask[:, 10:], entropies * mask[:, 10:], {n: p.grad for n, p in run.model.named_parameters()}))
+        grads = {name: p.grad for name, p in run.model.named_parameters()}
+        found.append((logps * mask[:, 10:], entropies * mask[:, 10:], grads))
     run.model.zero_grad()
     (logps, entropies, grads), (our_logps, our_entropies, our_grads) = found
     assert logps.ne(0).sum() == mask[:, 10:].sum()
@@ -296,7 +298,8 @@ def damaged(run, folder, config=None, tensors=None):
     settings = json.loads((run.folder / "adapter/adapter_config.json").read_text())
     (folder / "adapter_config.json").write_text(json.dumps(settings | (config or {})))
     saved = load_file(run.folder / "adapter/adapter_model.safetensors")
-    save_file({k: v for k, v in (saved | (tensors or {})).items() if v is not None}, folder / "adapter_model.safetensors")
+    saved = {key: tensor for key, tensor in (saved | (tensors or {})).items() if tensor is not None}
+    save_file(saved, folder / "adapter_model.safetensors")
     return folder
 
 
@@ -418,10 +421,11 @@ torch.cpu._is_avx512_supported = torch.cpu._is_avx512_bf16_supported = lambda: F
 from grpo_kit import FastLanguageModel
 model, _ = FastLanguageModel.from_pretrained({folders["tied"]!r}, max_seq_length=64, fast_inference=True)
 model.fast_generate(["a"], use_tqdm=False)
-print([l.split("/")[-1].strip() for l in open("/proc/self/maps") if "vllm/_C" in l][0])
+print({{l.split("/")[-1].strip() for l in open("/proc/self/maps") if "vllm/_C" in l}})
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(cpu_engine.__file__).parents[1])
-    assert done.stdout.splitlines()[-1] == "_C_AVX2.abi3.so", done.stderr[-2000:]
+    root = Path(cpu_engine.__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root)
+    assert done.stdout.splitlines()[-1] == "{'_C_AVX2.abi3.so'}", done.stderr[-2000:]
 
 
 def test_on_a_gpu_the_class_is_unsloths_own(monkeypatch):
@@ -435,7 +439,8 @@ def test_on_a_gpu_the_class_is_unsloths_own(monkeypatch):
 
 def test_the_arguments_are_those_of_unsloths_gpu_class():
     root = Path(importlib.util.find_spec("unsloth").origin).parent / "models"
-    for file, owner, name in (("loader.py", "FastLanguageModel", "from_pretrained"), ("llama.py", "FastLlamaModel", "get_peft_model")):
+    sources = [("loader.py", "FastLanguageModel", "from_pretrained"), ("llama.py", "FastLlamaModel", "get_peft_model")]
+    for file, owner, name in sources:
         classes = {n.name: n for n in ast.parse((root / file).read_text()).body if isinstance(n, ast.ClassDef)}
         theirs = next(n for n in classes[owner].body if isinstance(n, ast.FunctionDef) and n.name == name).args
         defaults = dict(zip([a.arg for a in theirs.args][-len(theirs.defaults) :], theirs.defaults))

@@ -222,3 +222,12 @@ def test_an_interrupted_save_leaves_the_old_file(tmp_path, monkeypatch, broken):
     with pytest.raises(OSError, match="no space left"):
         run([WRONG, WRONG]).save(path)
     assert path.read_bytes() == old
+
+
+@pytest.mark.parametrize("n", [3, 200, 400, 1319])
+@pytest.mark.parametrize("hit", [True, False])
+def test_all_and_nothing_lie_in_their_own_interval(n, hit):
+    """A plot's error bars must not be negative, not even by rounding."""
+    table = evaluation([hit] * n).summary().loc[MEASURES]
+    assert set(table["value"]) == {100.0 * hit}
+    assert (table["low"] <= table["value"]).all() and (table["value"] <= table["high"]).all()

@@ -30,7 +30,7 @@ ENDS = {  # machine: its card's bytes, its environment, and the profile or the e
     "another trl": (85e9, {"OTHER": "trl"}, "80gb"),
     "small card": (8e9, {}, "RuntimeError: This GPU has 8 GB"),
     "unknown profile": (15.8e9, {"GRPO_PROFILE": "big"}, "ValueError: GRPO_PROFILE='big' is unknown; the profiles are "),
-    "no such data": (15.8e9, {"GRPO_DATA": "/nonexistent"}, "ValueError: The data source '/nonexistent' is neither a folder nor one "),
+    "no such data": (15.8e9, {"GRPO_DATA": "/nonexistent"}, "ValueError: GRPO_DATA='/nonexistent' is neither a folder nor one "),
 }
 
 
