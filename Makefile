@@ -3,7 +3,7 @@
 .PHONY: help setup quickstart test bench lab tiny-model lock clean
 
 PYTHON := .venv/bin/python
-# Where tcmalloc is installed (Debian: libtcmalloc-minimal4), training is about a quarter faster;
+# tcmalloc (Debian: libtcmalloc-minimal4), where it is installed, spares torch some memory management;
 # it has to be there before Python starts.
 TCMALLOC := $(firstword $(wildcard /usr/lib/x86_64-linux-gnu/libtcmalloc_minimal.so.4 /usr/lib64/libtcmalloc_minimal.so.4))
 TRAIN := $(if $(TCMALLOC),LD_PRELOAD=$(TCMALLOC) )$(PYTHON)
@@ -35,7 +35,7 @@ bench: setup ## time a training step: stock Unsloth and TRL against this project
 lab: setup ## open the notebooks in JupyterLab
 	$(TRAIN) -m jupyterlab notebooks
 
-tiny-model: setup ## pretrain data/tiny-model again from nothing (2 hours; resumes)
+tiny-model: setup ## pretrain data/tiny-model again from nothing (an hour or two; resumes)
 	PYTHONPATH=notebooks $(TRAIN) -m grpo_kit.tiny_model
 
 # torch's CPU build is not on PyPI, and uv does not read pip's configuration: pip fetches it for uv.

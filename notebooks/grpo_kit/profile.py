@@ -36,8 +36,8 @@ GPU = Profile()
 PROFILES = {
     "embedded": replace(
         GPU, name="embedded", model="../data/tiny-model", data="embedded", splits=("test", "held_out"),
-        max_seq_length=384, max_prompt_length=192, max_completion_length=96, lora_rank=16, learning_rate=1e-3,
-        max_steps=80, num_generations=8, per_device_train_batch_size=128, gradient_accumulation_steps=1),
+        max_seq_length=384, max_prompt_length=192, max_completion_length=96, lora_rank=16, learning_rate=1.5e-3,
+        max_steps=100, num_generations=8, per_device_train_batch_size=128, gradient_accumulation_steps=1),
     "16gb": GPU,
     "24gb": replace(GPU, name="24gb", lora_rank=32, num_generations=8, per_device_train_batch_size=8),
     "40gb": replace(GPU, name="40gb", lora_rank=32, num_generations=8, per_device_train_batch_size=16, gradient_accumulation_steps=2),

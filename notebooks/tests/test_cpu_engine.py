@@ -22,12 +22,12 @@ from grpo_kit import FastLanguageModel, cpu_engine
 from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, TrainerCallback
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from trl import GRPOConfig, GRPOTrainer
 from vllm import SamplingParams
 
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-PROMPTS = [f"What is {a} and {a}?" for a in range(6)]
+PROMPTS = [f"Longer than a block of the cache, 32 tokens: {a} and {a}?" for a in range(6)]
 SAMPLED = SamplingParams(temperature=1.0, max_tokens=12, logprobs=0, seed=7)
 
 
@@ -103,7 +103,7 @@ def vowels(completions, **columns):
     return [sum(c in "aeiou" for c in text) / (len(text) + 1) for text in completions]
 
 
-def trainer_for(model, tokenizer, folder, steps=3, **settings):
+def trainer_for(model, tokenizer, folder, steps=3, reward=vowels, **settings):
     settings = {"vllm_importance_sampling_correction": True, "save_strategy": "no", "learning_rate": 2e-2} | settings
     args = GRPOConfig(
         output_dir=str(folder),
@@ -120,7 +120,7 @@ def trainer_for(model, tokenizer, folder, steps=3, **settings):
         **settings,
     )
     dataset = Dataset.from_dict({"prompt": [f"Say {a}" for a in range(32)]})
-    return GRPOTrainer(model=model, processing_class=tokenizer, reward_funcs=vowels, args=args, train_dataset=dataset)
+    return GRPOTrainer(model=model, processing_class=tokenizer, reward_funcs=reward, args=args, train_dataset=dataset)
 
 
 def lora_tensors(model):
@@ -272,13 +272,13 @@ def test_a_call_after_an_interrupted_one_answers_its_own_prompts(model, monkeypa
     assert log_probs(generate(model)) == expected
 
 
-def test_fast_generate_between_two_steps_does_not_disturb_the_training(model, run):
-    class Ask(TrainerCallback):
-        def on_step_end(self, *args, **kwargs):
-            generate(model)
+def test_fast_generate_between_two_rollouts_does_not_disturb_them(model, run):
+    def asking(completions, **columns):
+        generate(model)
+        return vowels(completions)
 
-    trainer = trainer_for(model, run.tokenizer, run.folder / "asked")
-    trainer.add_callback(Ask())
+    accumulating = {"gradient_accumulation_steps": 2, "steps_per_generation": 1}  # two rollouts of the same policy
+    trainer = trainer_for(model, run.tokenizer, run.folder / "asked", reward=asking, **accumulating)
     trainer.train()
     assert all(log.get("sampling/sampling_logp_difference/max", 0) <= 1e-3 for log in trainer.state.log_history)
 
@@ -288,6 +288,23 @@ def test_save_lora_leaves_two_whole_files(model, tmp_path):
     for _ in range(2):
         model.save_lora(tmp_path)
     assert {f.name for f in tmp_path.iterdir()} == {"README.md", "adapter_config.json", "adapter_model.safetensors"}
+    assert (tmp_path / "README.md").read_text() == "a card"
+    assert all("lora_" in key for key in load_file(tmp_path / "adapter_model.safetensors"))
+    assert not any("dense" in key for key in model.state_dict())  # nor does a whole saved model grow
+
+
+def test_a_save_that_fails_leaves_the_adapter_that_was_there(model, tmp_path, monkeypatch):
+    model.save_lora(tmp_path)
+    before = {f.name: f.read_bytes() for f in tmp_path.iterdir()}
+
+    def full_disk(self, folder, **kwargs):
+        (Path(folder) / "adapter_model.safetensors").write_bytes(b"half")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(type(model), "save_pretrained", full_disk)
+    with pytest.raises(OSError, match="no space"):
+        model.save_lora(tmp_path)
+    assert {f.name: f.read_bytes() for f in tmp_path.iterdir()} == before
 
 
 # --- what a reader is told ---
