@@ -211,7 +211,7 @@ def quickstart(tmp_path):
 def test_quickstart_shows_what_the_notebook_prints_and_keeps_it(quickstart):
     result, notebook = quickstart("import os, sys; print('at', os.path.basename(os.getcwd()), sys.prefix)")
     assert result.returncode == 0, result.stderr
-    assert f"at notebooks {notebook.parents[1] / '.venv'}" in result.stdout
+    assert f"at outputs {notebook.parents[1] / '.venv'}" in result.stdout
     assert "at notebooks" in notebook.read_text()
 
 
