@@ -10,6 +10,7 @@ Memory: 1 GiB for the engine's KV cache (VLLM_CPU_KVCACHE_SPACE) and 8 bytes a p
 engine and one for the training forward. A process has one engine: loading a second model ends the first one's.
 """
 
+import contextlib
 import functools
 import gc
 import importlib.metadata as metadata
@@ -17,6 +18,7 @@ import inspect
 import json
 import logging
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -198,18 +200,20 @@ class Engine:
         torch.ops._C.init_cpu_memory_env = lambda nodes: None
         for module, name in COMPILED:
             setattr(module, name, inspect.unwrap(getattr(module, name)))
-        self.llm = LLM(
-            model=str(folder),
-            dtype="float32",  # "auto" makes a float32 checkpoint bfloat16
-            max_model_len=max_seq_length,
-            seed=seed,
-            enforce_eager=True,  # starts in 3 s rather than 20, more than compiled steps earn back in a short training
-            logprobs_mode="processed_logprobs",  # after the temperature, as the trainer computes them
-            block_size=32,  # 128 by default: too coarse for the completions of a prompt to share its cache
-            enable_prefix_caching=True,
-            enable_chunked_prefill=False,  # half a prompt with a seed of its own would need a generator that can step back
-            use_tqdm_on_load=False,
-        )
+        # A notebook's stdout may have no file number, which vLLM asks for: give it the process's own while it starts.
+        with contextlib.redirect_stdout(sys.__stdout__):
+            self.llm = LLM(
+                model=str(folder),
+                dtype="float32",  # "auto" makes a float32 checkpoint bfloat16
+                max_model_len=max_seq_length,
+                seed=seed,
+                enforce_eager=True,  # starts in 3 s rather than 20, more than compiled steps earn back in a short training
+                logprobs_mode="processed_logprobs",  # after the temperature, as the trainer computes them
+                block_size=32,  # 128 by default: too coarse for the completions of a prompt to share its cache
+                enable_prefix_caching=True,
+                enable_chunked_prefill=False,  # half a prompt with a seed of its own would need a generator that can step back
+                use_tqdm_on_load=False,
+            )
         torch.set_num_threads = _set_num_threads
         torch.set_num_threads(threads)
         self.base = _base_weights(model)

@@ -212,7 +212,7 @@ def test_quickstart_shows_what_the_notebook_prints_and_keeps_it(quickstart):
     result, notebook = quickstart("import os, sys; print('at', os.path.basename(os.getcwd()), sys.prefix)")
     assert result.returncode == 0, result.stderr
     assert f"at outputs {notebook.parents[1] / '.venv'}" in result.stdout
-    assert "at notebooks" in notebook.read_text()
+    assert "at outputs" in notebook.read_text()
 
 
 def test_quickstart_fails_with_its_notebook_and_leaves_no_half_of_it(quickstart):
