@@ -17,6 +17,7 @@ class Profile:
     name: str = "16gb"
     model: str = "unsloth/Qwen2.5-3B-Instruct"
     data: str = "huggingface"
+    adapter: str = "grpo_saved_lora"  # the trained adapter that later chapters load: yours, or the repository's
     splits: tuple = ("test",)  # the test sets, asked before and after
     max_seq_length: int = 1024
     max_prompt_length: int = 256
@@ -35,7 +36,7 @@ SOURCES = ["embedded", "huggingface", "modelscope"]  # of problems; or a folder
 GPU = Profile()
 PROFILES = {
     "embedded": replace(
-        GPU, name="embedded", model="../data/tiny-model", data="embedded", splits=("test", "held_out"),
+        GPU, name="embedded", model="../data/tiny-model", data="embedded", adapter="../grpo_saved_lora", splits=("test", "held_out"),
         max_seq_length=384, max_prompt_length=192, max_completion_length=96, lora_rank=16, learning_rate=1.5e-3,
         max_steps=100, num_generations=8, per_device_train_batch_size=128, gradient_accumulation_steps=1),
     "16gb": GPU,
