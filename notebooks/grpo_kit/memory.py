@@ -1,0 +1,184 @@
+"""How much memory a GRPO run takes, item by item, before it runs; and how much it took when it ran.
+
+Everything is in bytes, and a GB is 10^9 of them. The formulas hold for dense decoders with the seven linear layers of
+Llama and Qwen2. What is kept differs between Unsloth's own engine on a GPU and this package's on a CPU (`ON_GPU`, `ON_CPU`).
+"""
+
+import math
+import os
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+import torch
+from transformers import AutoModelForCausalLM
+
+# Bytes a weight, with its share of the scales: NF4 has one byte for a block of 64, and a float32 for 256 such bytes.
+WEIGHT_BYTES = {"float32": 4, "16-bit": 2, "8-bit": 1, "NF4": 0.5 + 1 / 64 + 4 / (64 * 256)}
+GIB = 2**30
+SPARE = "KV cache, spare"  # what the engine takes and a run could do without
+
+
+def build_on_paper(config):
+    """The model of `config` on the device "meta": every layer and shape, and not one number."""
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config)
+
+
+def count_parameters(config, rank=0):
+    """Parameters by kind: `linear` (what 4-bit shrinks), `rest` (embedding, head, norms, biases), `adapter`."""
+    model = build_on_paper(config)
+    head = model.get_output_embeddings()
+    layers = [m for m in model.modules() if isinstance(m, torch.nn.Linear) and m is not head]
+    linear = sum(layer.weight.numel() for layer in layers)
+    adapter = rank * sum(layer.in_features + layer.out_features for layer in layers)
+    return {"linear": linear, "rest": sum(p.numel() for p in model.parameters()) - linear, "adapter": adapter}
+
+
+@dataclass(frozen=True)
+class Habits:
+    """What the engine and the trainer keep, the same for every model; the defaults are Unsloth's on a GPU."""
+
+    value: int = 2  # bytes of an activation, of an entry of the KV cache, of a weight that stays unquantised
+    dense_copies: bool = False  # float32 copies of the weights beside NF4: the engine's, and the training forward's
+    state: float = 2 * (1 + 4 / 256)  # the optimiser's, a trained parameter: two moments in 8 bits, a scale for 256
+    checkpointing: bool = True  # only one layer's activations are on the device at a time
+    standby: bool = True  # vLLM gives its KV cache back while the model trains
+    kv_space: float | None = None  # bytes of the KV cache; None: what `standby_share` leaves
+    row: int | None = None  # tokens in a packed row of the training forward; None: a row is one completion
+    runtime: float = 1.5e9  # an allowance: CUDA's context, compiled kernels, captured graphs
+    tolerance: float = math.inf  # how far a run may be from its plan; inf: no run was measured yet
+
+
+ON_GPU = Habits()
+ON_CPU = Habits(
+    value=4, dense_copies=True, state=8, checkpointing=False, standby=False,
+    kv_space=int(os.environ.get("VLLM_CPU_KVCACHE_SPACE", "1")) * GIB,
+    row=512,  # cpu_engine.PACK
+    runtime=0.2e9,  # an allowance: what libraries load at first use, buffers of engine and trainer; 0.17 GB was observed
+    tolerance=0.2,
+)
+
+
+def standby_share(memory):
+    """The share of the GPU that vLLM gets from Unsloth in standby mode (unsloth_zoo/vllm_utils.py, load_vllm)."""
+    shares = {40: 0.925, 25: 0.9, 20: 0.825, 14: 0.8, 10: 0.775, 0: 0.75}  # from this many GiB on
+    return 0.95 * next(share for least, share in shares.items() if memory / GIB >= least)
+
+
+def batch_tokens(profile, prompt, row):
+    """(tokens in the longest batch of a training step, tokens in one of its rows), all completions at full length."""
+    completions, length = profile.per_device_train_batch_size, profile.max_completion_length
+    if row is None:
+        return completions * (prompt + length), prompt + length
+    in_a_row = max(1, (row - prompt) // length)  # the prompt once, then as many of its completions as fit
+    rows = completions // profile.num_generations * -(-profile.num_generations // in_a_row)
+    return rows * prompt + completions * length, prompt + in_a_row * length
+
+
+def layer_values(config, rank, row):
+    """Values that one token leaves in one layer for the backward pass, with LoRA on the seven linear layers."""
+    hidden, inner, heads = config.hidden_size, config.intermediate_size, config.num_attention_heads
+    head = getattr(config, "head_dim", None) or hidden // heads
+    norms = 4 * hidden  # what goes into the two norms and what comes out, LoRA's input
+    attention = 2 * head * heads + 2 * head * config.num_key_value_heads  # query and output; key and value
+    mlp = 4 * inner  # gate, its activation, up, and their product
+    return norms + attention + mlp + 7 * rank + row
+
+
+def activation_bytes(config, profile, prompt, habits):
+    """The activations of one forward and backward over the longest batch."""
+    tokens, row = batch_tokens(profile, prompt, habits.row)
+    mask = row if habits.row else 0  # who sees whom in a packed row: a line of values for each token
+    layers = 1 if habits.checkpointing else config.num_hidden_layers
+    kept = layers * layer_values(config, profile.lora_rank, mask) * tokens
+    at_once = min(tokens, 1024) if habits.row else tokens  # cpu_engine.BATCH
+    return habits.value * (kept + 3 * config.intermediate_size * at_once)  # three gradients of a layer on their way
+
+
+def logits_bytes(config, profile, chunked=True):
+    """The logits of a batch in float32 and their gradient, at full length or in chunks (unsloth_zoo, chunked_logprob)."""
+    rows = profile.per_device_train_batch_size * profile.max_completion_length
+    if chunked:
+        rows = min(rows, max(512, rows // 8), 2 * GIB // (8 * config.vocab_size))
+    return 8 * rows * config.vocab_size
+
+
+def kv_bytes(config, tokens, habits):
+    """The KV cache of so many tokens: a key and a value for every layer."""
+    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return 2 * config.num_hidden_layers * config.num_key_value_heads * head * habits.value * tokens
+
+
+def memory_plan(config, profile, habits, memory, prompt=None, weights="NF4", chunked=True):
+    """The budget as a DataFrame: a row an item, its bytes while completions are sampled and while the model trains.
+
+    `memory`: the device's, in bytes. `prompt`: tokens of the longest prompt (default: the profile's limit).
+    """
+    prompt = prompt or profile.max_prompt_length
+    count = count_parameters(config, profile.lora_rank)
+    copies = 4 * (2 * count["linear"] + count["rest"]) if habits.dense_copies else 0
+    sampled = profile.per_device_train_batch_size * profile.gradient_accumulation_steps
+    fixed = {
+        "weights": WEIGHT_BYTES[weights] * count["linear"] + habits.value * count["rest"] + copies,
+        "adapter, gradients, optimiser": (4 + 4 + habits.state) * count["adapter"],
+        "runtime": habits.runtime,
+    }
+    space = habits.kv_space or max(0, standby_share(memory) * memory - sum(fixed.values()))
+    used = min(space, kv_bytes(config, sampled * (prompt + profile.max_completion_length), habits))
+    cache = {"KV cache, used": used, SPARE: space - used}
+    training = {
+        "activations": activation_bytes(config, profile, prompt, habits),
+        "logits": logits_bytes(config, profile, chunked),
+    }
+    while_training = fixed | training | ({} if habits.standby else cache)
+    return pd.DataFrame({"sampling": fixed | cache, "training": while_training}).fillna(0)
+
+
+def verdict(plan, config, profile, habits, memory):
+    """"fits", or what does not: the training, or a single sequence in the KV cache."""
+    needed = plan.drop(SPARE).sum().max()
+    if needed > memory:
+        return f"does not fit: {needed / 1e9:.1f} of {memory / 1e9:.0f} GB"
+    if plan["sampling"].filter(like="KV").sum() < kv_bytes(config, profile.max_seq_length, habits):
+        return "does not fit: no room for one sequence in the KV cache"
+    return "fits"
+
+
+def this_machine():
+    """(habits, memory in bytes) of the accelerator, or of the CPU where there is none."""
+    if torch.accelerator.is_available():
+        return ON_GPU, torch.accelerator.get_memory_info()[1]
+    return ON_CPU, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def memory_in_use():
+    """Bytes taken of the accelerator, as its driver counts them; without one, this process's resident memory.
+
+    Torch's own count would take for held what a sleeping vLLM has given back, and miss what is not torch's.
+    """
+    if torch.accelerator.is_available():
+        free, total = torch.accelerator.get_memory_info()
+        return total - free
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@contextmanager
+def measured_peak():
+    """with measured_peak() as peak: … then `peak.bytes` is the most `memory_in_use` in the block, asked every 10 ms."""
+    peak, done = SimpleNamespace(bytes=memory_in_use()), threading.Event()
+
+    def watch():
+        while not done.wait(0.01):
+            peak.bytes = max(peak.bytes, memory_in_use())
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        done.set()
+        thread.join()

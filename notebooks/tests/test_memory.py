@@ -1,0 +1,160 @@
+"""The memory planner: counts against real models, bytes against bitsandbytes, facts about the engines against their sources."""
+
+import importlib.util
+import math
+import re
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from bitsandbytes.functional import quantize_4bit
+from peft import LoraConfig, get_peft_model
+from transformers import AutoConfig, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+
+from grpo_kit import memory
+from grpo_kit.memory import ON_CPU, ON_GPU, SPARE, batch_tokens, count_parameters, memory_plan, verdict
+from grpo_kit.profile import PROFILES
+
+SHAPE = {"vocab_size": 96, "hidden_size": 32, "intermediate_size": 80, "num_hidden_layers": 3, "num_attention_heads": 4,
+         "num_key_value_heads": 2}
+QWEN = Qwen2Config(vocab_size=151936, hidden_size=2048, intermediate_size=11008, num_hidden_layers=36,
+                   num_attention_heads=16, num_key_value_heads=2, tie_word_embeddings=True)
+EMBEDDED = PROFILES["embedded"]
+TINY = AutoConfig.from_pretrained(Path(__file__).resolve().parents[2] / "data/tiny-model")
+
+
+def source(package, file):
+    folder = Path(importlib.util.find_spec(package).origin).parent
+    return (folder / file).read_text("utf-8")
+
+
+@pytest.mark.parametrize("model_class, config", [
+    (LlamaForCausalLM, LlamaConfig(**SHAPE, tie_word_embeddings=False)),
+    (Qwen2ForCausalLM, Qwen2Config(**SHAPE, tie_word_embeddings=True)),  # with biases, and one matrix less
+])
+def test_the_count_is_the_models_own(model_class, config):
+    model = model_class(config)
+    count = count_parameters(config, rank=4)
+    assert count["linear"] + count["rest"] == sum(p.numel() for p in model.parameters())
+    trained = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear"))
+    assert count["adapter"] == sum(p.numel() for p in trained.parameters() if p.requires_grad)
+
+
+def test_counting_takes_no_memory():
+    assert {p.device.type for p in memory.build_on_paper(QWEN).parameters()} == {"meta"}
+    assert count_parameters(QWEN) == {"linear": 2_774_532_096, "rest": 311_406_592, "adapter": 0}
+
+
+def test_nf4_takes_what_bitsandbytes_takes():
+    packed, state = quantize_4bit(torch.randn(512, 256), blocksize=64, compress_statistics=True, quant_type="nf4")
+    size = packed.nbytes + state.absmax.nbytes + state.state2.absmax.nbytes
+    assert size == memory.WEIGHT_BYTES["NF4"] * 512 * 256
+
+
+def test_the_activations_are_what_autograd_keeps():
+    """On a plain PEFT model, as the CPU engine's: everything saved for the backward pass but weights and buffers."""
+    config = LlamaConfig(**SHAPE | {"num_key_value_heads": 4}, attn_implementation="sdpa")
+    model = get_peft_model(LlamaForCausalLM(config), LoraConfig(r=4, target_modules="all-linear"))
+    fixed = {t.untyped_storage().data_ptr() for t in [*model.parameters(), *model.buffers()]}
+    kept = {}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = 0 if storage.data_ptr() in fixed else storage.nbytes()
+        return tensor
+
+    tokens = torch.arange(64).view(2, 32)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        model.get_decoder()(tokens)
+    planned = 4 * config.num_hidden_layers * memory.layer_values(config, 4, 0) * tokens.numel()
+    assert sum(kept.values()) == pytest.approx(planned, rel=0.1)
+
+
+def test_the_optimisers_moments_take_what_torch_and_bitsandbytes_keep():
+    parameter = torch.nn.Parameter(torch.ones(4096))
+    optimizer = torch.optim.AdamW([parameter])
+    parameter.sum().backward()
+    optimizer.step()
+    moments = sum(optimizer.state[parameter][name].nbytes for name in ("exp_avg", "exp_avg_sq"))
+    assert moments == ON_CPU.state * 4096
+    assert "blocksize = 256" in source("bitsandbytes", "optim/optimizer.py")  # 8 bits each, and a float32 for a block
+    assert ON_GPU.state == 2 * (256 + 4) / 256
+
+
+def test_packed_rows_are_counted_as_the_cpu_engine_packs_them():
+    assert batch_tokens(EMBEDDED, 110, 512) == (16 * 2 * 110 + 128 * 96, 110 + 4 * 96)  # 8 completions: two rows of 4
+    assert batch_tokens(EMBEDDED, 192, 512) == (16 * 3 * 192 + 128 * 96, 192 + 3 * 96)  # only 3 fit, so three rows
+    assert batch_tokens(EMBEDDED, 500, 512)[1] == 596  # a row holds one completion, however long
+    assert batch_tokens(PROFILES["16gb"], 256, None) == (4 * 896, 896)
+
+
+def test_what_is_said_of_the_engines_stands_in_their_sources():
+    ours = source("grpo_kit", "cpu_engine.py")
+    assert f"PACK, BATCH = {ON_CPU.row}, 1024" in ours
+    assert '"VLLM_CPU_KVCACHE_SPACE": "1"' in source("grpo_kit", "model.py") and ON_CPU.kv_space >= memory.GIB
+    rule = source("unsloth_zoo", "vllm_utils.py").partition('Version(vllm_version) < Version("0.11.0")')[2]
+    rule = rule.partition("else:\n        # Standby")[2]
+    tiers = re.findall(r"ten_percent >= ([\d.]+): standby_target_gpu_util = ([\d.]+)", rule)
+    assert "standby_target_gpu_util *= 0.95" in rule
+    for least, share in tiers:
+        assert memory.standby_share(10 * float(least) * memory.GIB) == pytest.approx(0.95 * float(share))
+    assert len(tiers) == 5 and memory.standby_share(8e9) == pytest.approx(0.95 * 0.75)
+    chunks = source("unsloth_zoo", "fused_losses/chunked_logprob.py")
+    for text in ("_BYTES_PER_LOGIT = 8.0", '_CHUNK_GB", 2.0', '_MIN_ROWS", 512', "max(_MIN_ROWS, -(-int(n_rows) // 8))"):
+        assert text in chunks
+
+
+def test_chunks_never_hold_more_than_two_gib_of_logits():
+    for name, profile in PROFILES.items():
+        config = TINY if name == "embedded" else QWEN
+        assert memory.logits_bytes(config, profile) <= min(2 * memory.GIB, memory.logits_bytes(config, profile, chunked=False))
+
+
+@pytest.mark.parametrize("name", ["16gb", "24gb", "40gb", "80gb"])
+def test_every_gpu_profile_fits_with_its_savings_and_not_without_checkpointing(name):
+    profile, size = PROFILES[name], int(name[:-2]) * 1e9
+    plan = memory_plan(QWEN, profile, ON_GPU, size)
+    assert verdict(plan, QWEN, profile, ON_GPU, size) == "fits"
+    assert plan.loc[SPARE, "training"] == 0 < plan.loc[SPARE, "sampling"]
+    assert plan["sampling"].sum() == pytest.approx(memory.standby_share(size) * size)
+    keeping = replace(ON_GPU, checkpointing=False)
+    assert verdict(memory_plan(QWEN, profile, keeping, size), QWEN, profile, keeping, size).startswith("does not fit: ")
+
+
+def test_a_model_that_leaves_no_cache_does_not_fit():
+    profile, habits = PROFILES["16gb"], replace(ON_GPU, runtime=12e9)
+    plan = memory_plan(QWEN, profile, habits, 16e9)
+    assert (plan >= 0).all(axis=None)
+    assert verdict(plan, QWEN, profile, habits, 18e9) == "does not fit: no room for one sequence in the KV cache"
+
+
+def test_on_a_cpu_the_cache_stays_and_the_float32_copies_count():
+    plan = memory_plan(TINY, EMBEDDED, ON_CPU, 16e9, prompt=119)
+    cache = plan.filter(like="KV", axis=0).sum()
+    assert cache["sampling"] == cache["training"] == ON_CPU.kv_space
+    count = count_parameters(TINY)
+    policy, dense = 0.5159 * count["linear"] + 4 * count["rest"], 4 * count["linear"]
+    engine = 4 * (count["linear"] + count["rest"])
+    assert plan.loc["weights", "training"] == pytest.approx(policy + dense + engine, rel=1e-3)
+    assert ON_CPU.tolerance == 0.2 and math.isinf(ON_GPU.tolerance)
+
+
+def test_the_peak_is_seen_also_when_it_is_over_at_the_end():
+    before = memory.memory_in_use()
+    device = torch.accelerator.current_accelerator() or "cpu"
+    with memory.measured_peak() as peak:
+        taken = torch.ones(200_000_000, dtype=torch.uint8, device=device)
+        held = memory.memory_in_use()
+        for _ in range(5):
+            taken.add_(1)
+        del taken
+    assert peak.bytes - before == pytest.approx(200e6, rel=0.2) and held <= peak.bytes
+
+
+def test_the_watch_ends_when_the_run_fails():
+    threads = threading.active_count()
+    with pytest.raises(KeyError), memory.measured_peak():
+        raise KeyError
+    assert threading.active_count() == threads
