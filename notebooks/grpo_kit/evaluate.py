@@ -6,11 +6,13 @@ the layout gains on the first and not on the second.
 
 import copy
 import json
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.special import comb
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
@@ -140,3 +142,37 @@ def compare(before, after):
     table["mean tokens"] = [*cells, change["mean tokens"], "", "", ""]
     columns = ["before", "after", "difference", "gained", "lost", "p"]
     return pd.DataFrame.from_dict(table, orient="index", columns=columns)
+
+
+def pass_at_k(right, k):
+    """Each question's chance that of `k` completions at least one is right: floats in [0, 1], shape (questions,).
+
+    `right`: bools, shape (questions, n), one for each sampled completion; n at most 1,000. With c right ones
+    the estimate is 1 - C(n - c, k) / C(n, k), which is unbiased (Chen et al. 2021, arXiv:2107.03374).
+    Raises ValueError unless 1 <= k <= n.
+    """
+    right = np.asarray(right, bool)
+    n = right.shape[1]
+    if not 1 <= k <= n:
+        raise ValueError(f"pass@{k} needs a k from 1 to {n}, the number of completions to each question.")
+    wrong = n - right.sum(axis=1)
+    return 1 - comb(wrong, k) / comb(n, k)
+
+
+def majority_vote(answers, golds, k, draws=50, seed=3407):
+    """Each question's chance that the commonest of `k` answers is the gold: floats in [0, 1], shape (questions,).
+
+    `answers`: for each question its n sampled numbers, None where a completion holds none: those do not vote.
+    The mean over `draws` random choices of k completions. Of answers with equally many votes the one drawn
+    first wins, which is a fair lot. Raises ValueError unless 1 <= k <= n.
+    """
+    rng = np.random.default_rng(seed)
+    won = np.zeros(len(answers))
+    for question, (given, gold) in enumerate(zip(answers, golds, strict=True)):
+        if not 1 <= k <= len(given):
+            raise ValueError(f"A vote of {k} needs a k from 1 to {len(given)}, the number of completions to each question.")
+        for _ in range(draws):
+            drawn = [given[completion] for completion in rng.permutation(len(given))[:k]]
+            votes = Counter(number for number in drawn if number is not None).most_common(1)
+            won[question] += bool(votes) and votes[0][0] == gold
+    return won / draws

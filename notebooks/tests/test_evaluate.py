@@ -2,6 +2,7 @@
 
 import json
 import math
+from itertools import combinations
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from grpo_kit.evaluate import MEASURES, Evaluation, compare, evaluate, lenient_accuracy, paired_test, own_seeds
+from grpo_kit.evaluate import (
+    MEASURES, Evaluation, compare, evaluate, lenient_accuracy, majority_vote, own_seeds, paired_test, pass_at_k,
+)
 
 GOOD = "<reasoning>\n2 + 3 = 5\n</reasoning>\n<answer>\n5\n</answer>"
 WRONG = GOOD.replace("5", "6")
@@ -231,3 +234,58 @@ def test_all_and_nothing_lie_in_their_own_interval(n, hit):
     table = evaluation([hit] * n).summary().loc[MEASURES]
     assert set(table["value"]) == {100.0 * hit}
     assert (table["low"] <= table["value"]).all() and (table["value"] <= table["high"]).all()
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=8), st.data())
+def test_pass_at_k_is_the_share_of_choices_with_a_right_completion(right, data):
+    k = data.draw(st.integers(1, len(right)))
+    chosen = [any(choice) for choice in combinations(right, k)]
+    assert pass_at_k([right], k) == pytest.approx([np.mean(chosen)])
+
+
+def test_pass_at_k_takes_many_questions_and_many_completions():
+    right = np.arange(1000) < np.array([[0], [1], [500], [1000]])
+    assert pass_at_k(right, 1) == pytest.approx([0, 0.001, 0.5, 1])
+    assert pass_at_k(right, 1000).tolist() == [0, 1, 1, 1]
+    assert pass_at_k(right, 500)[1] == pytest.approx(0.5)
+
+
+def test_pass_at_k_is_unbiased_where_the_naive_estimate_is_not():
+    chance, n, k = 0.2, 5, 4
+    right = np.random.default_rng(0).random((40_000, n)) < chance
+    assert pass_at_k(right, k).mean() == pytest.approx(1 - (1 - chance) ** k, abs=0.01)
+    assert (1 - (1 - right.mean(axis=1)) ** k).mean() < 1 - (1 - chance) ** k - 0.05
+
+
+def test_a_vote_of_all_completions():
+    answers = [[7, 7, 5], [5, 5, 7], [None, None, 7], [None, None, None], [7, 7, 7]]
+    assert majority_vote(answers, [7] * 5, 3).tolist() == [1, 0, 1, 0, 1]
+
+
+def test_a_vote_of_one_is_one_completion_and_two_votes_are_no_better():
+    for k in (1, 2):  # two that agree say what one says, and of two that differ a lot takes one
+        assert majority_vote([[7, 5, 6, 6]] * 200, [7] * 200, k).mean() == pytest.approx(1 / 4, abs=0.02)
+
+
+def test_a_tie_is_a_fair_lot():
+    assert majority_vote([[7, 5]] * 200, [7] * 200, 2).mean() == pytest.approx(0.5, abs=0.02)
+    assert majority_vote([[5, 7]] * 200, [7] * 200, 2).mean() == pytest.approx(0.5, abs=0.02)
+
+
+def test_a_vote_is_the_same_each_time():
+    answers = [[1, 2, 3, 1, 2, 3]] * 5
+    assert majority_vote(answers, [1] * 5, 4).tolist() == majority_vote(answers, [1] * 5, 4).tolist()
+    assert majority_vote(answers, [1] * 5, 4).tolist() != majority_vote(answers, [1] * 5, 4, seed=1).tolist()
+
+
+@pytest.mark.parametrize("k", [0, 3])
+def test_more_completions_than_were_sampled_are_refused(k):
+    with pytest.raises(ValueError, match="from 1 to 2"):
+        pass_at_k([[True, False]], k)
+    with pytest.raises(ValueError, match="from 1 to 2"):
+        majority_vote([[1, 2]], [1], k)
+
+
+def test_a_vote_needs_a_gold_for_each_question():
+    with pytest.raises(ValueError):
+        majority_vote([[1], [2]], [1], 1)
