@@ -1,0 +1,50 @@
+"""Reads the log of a GRPO training and names what is wrong with it, with the evidence and what to do."""
+
+import pandas as pd
+import torch
+
+# What is wrong · the metric that shows it · where its healthy range ends · what to do. A cause stands before its effects.
+FINDINGS = [
+    ("learning rate zero", "learning_rate", "above", 0.0, "set learning_rate; look at warmup_steps and the scheduler"),
+    ("KL running away", "kl", "below", 1.0, "lower learning_rate, or raise beta; go back to an earlier checkpoint"),
+    ("completions cut off", "completions/clipped_ratio", "below", 0.5, "raise max_completion_length, or reward brevity"),
+    ("no spread in the rewards", "frac_reward_zero_std", "below", 0.9,
+     "read some completions: all right, use harder questions; all wrong, easier ones or partial rewards; more num_generations"),
+    ("entropy collapsed", "entropy", "above", 0.01, "lower learning_rate; stop earlier, at a checkpoint before the collapse"),
+    ("gradient zero", "grad_norm", "above", 1e-7, "mend what stands above this line; alone: is the adapter trainable, beta 0?"),
+]
+
+
+def diagnose(log_history, before=None, after=None):
+    """What the last quarter of a log shows to be wrong: a DataFrame, empty for a healthy training.
+
+    `log_history` is `trainer.state.log_history`, with logging_steps=1; a metric that it does not hold is passed over.
+    `before` and `after`: the trained tensors by name (`trained_tensors`); with both, an adapter that never changed is
+    found. Columns: finding, evidence, what to do. ValueError with fewer than two logged steps.
+    """
+    logs = pd.DataFrame([log for log in log_history if "reward" in log])
+    if len(logs) < 2:
+        raise ValueError("The log holds fewer than two steps: train longer, with logging_steps=1.")
+    recent, found = logs.tail(max(2, len(logs) // 4)), []
+    for finding, metric, side, limit, remedy in FINDINGS:
+        if metric in recent:
+            value = float(recent[metric].mean(skipna=False))
+            if not (value > limit if side == "above" else value < limit):  # written so that NaN is a finding
+                found.append((finding, f"{metric} = {value:.3g} (healthy: {side} {limit:g})", remedy))
+    if before and all(torch.equal(before[name], after[name]) for name in before):
+        found.append(("the adapter never changed", f"all {len(before)} tensors equal those before", "mend what stands above"))
+    return pd.DataFrame(found, columns=["finding", "evidence", "what to do"])
+
+
+def trained_tensors(model):
+    """{name: copy} of the parameters in training."""
+    return {name: tensor.detach().clone() for name, tensor in model.named_parameters() if tensor.requires_grad}
+
+
+def put_back(model, tensors):
+    """Gives the parameters in training the values that `trained_tensors` copied, and clears their gradients."""
+    with torch.no_grad():
+        for name, tensor in model.named_parameters():
+            if name in tensors:
+                tensor.copy_(tensors[name])
+    model.zero_grad()
