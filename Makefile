@@ -1,6 +1,6 @@
 # `make` alone lists the targets; each one that needs .venv brings it up to date first.
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test bench lab tiny-model lock clean
+.PHONY: help setup quickstart test test-browser bench lab llama.cpp chat tiny-model lock clean
 
 PYTHON := .venv/bin/python
 # tcmalloc (Debian: libtcmalloc-minimal4), where it is installed, spares torch some memory management;
@@ -12,7 +12,7 @@ NOTEBOOKS := $(sort $(wildcard notebooks/[0-9]*.ipynb))
 export JUPYTER_PREFER_ENV_PATH := 1
 
 help:
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s%s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z.-]+:.*## / { printf "make %-14s%s\n", $$1, $$2 }' Makefile
 
 setup: ## install everything into .venv (picks GPU or CPU packages by the machine)
 	@bash setup.sh
@@ -29,11 +29,27 @@ test: setup ## run the package's tests, then every notebook
 	$(if $(NOTEBOOKS),$(TRAIN) -m pytest -x --nbval-lax --nbval-current-env --nbval-cell-timeout=1200 \
 		--nbval-sanitize-with notebooks/tests/sanitize.cfg $(NOTEBOOKS))
 
+# Playwright stays out of .venv; the browser is Debian's chromium or any other on PATH.
+CHAPTERS := 00_quickstart.ipynb 02_load_model_4bit.ipynb
+PLAYWRIGHT := 1.65.2
+test-browser: setup ## run two notebooks in JupyterLab and a real browser (others: CHAPTERS=03_lora.ipynb)
+	@test -d outputs/playwright-$(PLAYWRIGHT) || { rm -rf outputs/playwright.part && \
+		$(PYTHON) -m pip install --quiet --target outputs/playwright.part playwright==$(PLAYWRIGHT) && \
+		mv outputs/playwright.part outputs/playwright-$(PLAYWRIGHT); }
+	PYTHONPATH=outputs/playwright-$(PLAYWRIGHT) $(TRAIN) notebooks/tests/browser.py $(CHAPTERS)
+
 bench: setup ## time a training step: stock Unsloth and TRL against this project's engine
 	PYTHONPATH=notebooks $(TRAIN) -m grpo_kit.bench
 
+# In a container one is often root, which JupyterLab refuses unless it is told.
 lab: setup ## open the notebooks in JupyterLab
-	$(TRAIN) -m jupyterlab notebooks
+	$(TRAIN) -m jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks
+
+llama.cpp: setup ## build llama.cpp, which writes and runs GGUF files (about 3 minutes, once)
+	@PYTHONPATH=notebooks $(PYTHON) -m grpo_kit.llama_build
+
+chat: llama.cpp ## talk on the terminal to the model that chapter 07 exported
+	@PYTHONPATH=notebooks $(PYTHON) -m grpo_kit.export
 
 tiny-model: setup ## pretrain data/tiny-model again from nothing (an hour or two; resumes)
 	PYTHONPATH=notebooks $(TRAIN) -m grpo_kit.tiny_model

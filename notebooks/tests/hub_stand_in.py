@@ -4,6 +4,7 @@
 plain download asks of ModelScope. `silent_host()` accepts connections and says nothing.
 """
 
+import base64
 import contextlib
 import io
 import json
@@ -106,3 +107,90 @@ def silent_host():
     """The URL of a host that accepts a connection (the kernel does) and never answers."""
     with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+class UploadHub:
+    """A hub that takes uploads: `repositories` maps a repository to its {path: bytes}, `private` to whether it is private."""
+
+    def __init__(self):
+        self.repositories, self.private = {}, {}
+
+    def create(self, asked):
+        name = "/".join(filter(None, [asked.get("organization"), asked["name"]]))
+        self.repositories.setdefault(name, {})
+        self.private[name] = asked.get("private") or asked.get("visibility") == "private"
+        return {"url": f"{self.url}/{name}", "id": name}
+
+    def preupload(self, name, asked):
+        """Every file is to come in the commit itself, none by way of a large-file store."""
+        return {"files": [{"path": file["path"], "uploadMode": "regular", "shouldIgnore": False} for file in asked["files"]]}
+
+    def commit(self, name, lines):
+        for line in lines:
+            if line["key"] == "file":
+                self.repositories[name][line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+        return {"success": True, "commitUrl": f"{self.url}/{name}/commit/{COMMIT}", "commitOid": COMMIT}
+
+    def answer(self, path, body):
+        """The status and the JSON for a request; body None for GET."""
+        if body is not None and path == "/api/repos/create":
+            return 200, self.create(json.loads(body))
+        if body is not None and path == "/api/validate-yaml":
+            return 200, {"errors": [], "warnings": []}
+        if path == "/api/whoami-v2":
+            return 200, {"name": "me", "type": "user", "orgs": [], "auth": {"accessToken": {"role": "write"}}}
+        for name in self.repositories:
+            if path == f"/api/models/{name}/preupload/main":
+                return 200, self.preupload(name, json.loads(body))
+            if path == f"/api/models/{name}/commit/main":
+                return 200, self.commit(name, [json.loads(line) for line in body.splitlines()])
+            if body is None and path in (f"/api/models/{name}", f"/api/models/{name}/revision/main"):
+                siblings = [{"rfilename": file} for file in self.repositories[name]]
+                return 200, {"id": name, "sha": COMMIT, "private": self.private[name], "siblings": siblings}
+        return 404, {"error": "Entry not found"}
+
+    def __enter__(self):
+        hub = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            timeout = 30
+
+            def do_GET(self):
+                body = None
+                if self.command == "POST":
+                    length = self.headers["Content-Length"]
+                    body = self.rfile.read(int(length)) if length else self.chunks()
+                status, answer = hub.answer(urlsplit(self.path).path, body)
+                answer = json.dumps(answer).encode()
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(answer)))
+                if status == 404:
+                    self.send_header("X-Error-Code", "EntryNotFound")
+                self.end_headers()
+                if self.command != "HEAD":
+                    self.wfile.write(answer)
+
+            do_HEAD = do_POST = do_GET
+
+            def chunks(self):
+                body = b""
+                while size := int(self.rfile.readline(), 16):
+                    body += self.rfile.read(size)
+                    self.rfile.readline()
+                self.rfile.readline()
+                return body
+
+            def log_message(self, *_):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self.server.shutdown()
+        self.server.server_close()

@@ -1,0 +1,438 @@
+"""Exports that are whole or absent, and GGUF files that say, cut and answer what the merged model does; the builder around them.
+
+The embedded model is exported once, for all tests that look into the files; they need llama.cpp, which `make llama.cpp` builds.
+"""
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from grpo_kit import export, llama_build
+from grpo_kit.data import SYSTEM_PROMPT
+
+NOTEBOOKS = Path(__file__).resolve().parents[1]
+ADAPTER, BASE = NOTEBOOKS.parent / "grpo_saved_lora", NOTEBOOKS.parent / "data/tiny-model"
+GO_TEMPLATE = "py-go-template==1.0.0"  # Go's own text/template, compiled for Python
+WITHOUT_MODEL = ("llama.cpp is not built: run `make llama.cpp`", "a GPU machine exports another model")
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    """The embedded base with its adapter in 16-bit, and the tokenizer."""
+    import torch
+
+    if not llama_build.is_built():
+        pytest.skip(WITHOUT_MODEL[0])
+    if torch.accelerator.is_available():
+        pytest.skip(WITHOUT_MODEL[1])
+    from grpo_kit import FastLanguageModel
+
+    here = os.getcwd()
+    os.chdir(NOTEBOOKS)  # the adapter names its base relative to it
+    yield FastLanguageModel.from_pretrained(str(ADAPTER), max_seq_length=384, load_in_4bit=False)
+    os.chdir(here)
+
+
+@pytest.fixture(scope="module")
+def files(loaded, tmp_path_factory):
+    with export.new_export(tmp_path_factory.mktemp("exports") / "gguf") as folder:
+        export.save_gguf(*loaded, folder, export.GGUF_METHODS)
+    folder = next(tmp_path_factory.getbasetemp().glob("exports*/gguf"))
+    return {method: next(folder.glob(f"*.{method.upper()}.gguf")) for method in export.GGUF_METHODS}
+
+
+@pytest.fixture(scope="module")
+def questions(loaded):
+    from grpo_kit.data import make_dataset
+    from grpo_kit.profile import PROFILES
+
+    return make_dataset(PROFILES["embedded"], "test", loaded[1])
+
+
+@pytest.fixture(scope="module")
+def prompts(loaded, questions):
+    return [loaded[1].apply_chat_template(row, tokenize=False, add_generation_prompt=True) for row in questions["prompt"]]
+
+
+# --- what is in the files ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method, most, others", [
+    ("f16", "F16", set()), ("q8_0", "Q8_0", set()), ("q5_k_m", "Q5_K", {"Q6_K"}), ("q4_k_m", "Q4_K", {"Q6_K"})])
+def test_the_types_are_the_named_ones(files, method, most, others):
+    weights = {key: count for key, count in export.tensor_types(files[method]).items() if "norm" not in key[0]}
+    assert {kept_as for _, kept_as in weights} == {most} | others
+    assert sum(count for (_, kept_as), count in weights.items() if kept_as == most) > sum(weights.values()) / 2
+
+
+def test_prompts_and_tokens_are_the_tokenizers(files, loaded, questions, prompts):
+    wanted = [loaded[1](prompt, add_special_tokens=False).input_ids for prompt in prompts]
+    for file in files.values():
+        with export.GGUFModel(file, 384) as gguf:
+            assert [gguf.tokenize(prompt) for prompt in prompts] == wanted
+            assert list(map(gguf.template(), questions["prompt"])) == prompts
+
+
+def test_without_the_completed_tokenizer_the_tokens_would_differ(loaded, prompts, tmp_path, monkeypatch):
+    monkeypatch.setattr(export.shutil, "copy", lambda *_: None)
+    file = export.save_gguf(*loaded, tmp_path, ["f16"])["f16"]
+    with export.GGUFModel(file, 384) as gguf:
+        assert all(gguf.tokenize(prompt) != loaded[1](prompt, add_special_tokens=False).input_ids for prompt in prompts)
+
+
+def test_gguf_dump_shows_types_template_and_token_ids(files, loaded):
+    command = [sys.executable, "-m", "gguf.scripts.gguf_dump"]
+    for method, file in files.items():
+        done = subprocess.run([*command, file], capture_output=True, text=True, env={"PYTHONPATH": str(llama_build.places()[1])})
+        assert done.returncode == 0, done.stderr
+        assert re.search(rf"eos_token_id = {loaded[1].eos_token_id}\b", done.stdout)
+        assert re.search(r"add_bos_token = False", done.stdout) and "im_start" in done.stdout
+        assert f"| {method.upper().removesuffix('_M')} " in done.stdout
+
+
+def test_f16_answers_as_the_merged_model_does(files, loaded, prompts):
+    """The merged model's greedy replies come from transformers, in float32: a third program beside llama.cpp and vLLM."""
+    import copy
+
+    from vllm import SamplingParams
+
+    model, tokenizer = loaded
+    merged = copy.deepcopy(model).merge_and_unload().half().float().eval()
+    some, tokenizer.padding_side = prompts[:100], "left"
+    batch = tokenizer(some, return_tensors="pt", padding=True, add_special_tokens=False)
+    wanted = merged.generate(**batch, max_new_tokens=96, do_sample=False)[:, batch.input_ids.shape[1]:].tolist()
+    wanted = [ids[: ids.index(tokenizer.eos_token_id) + 1] if tokenizer.eos_token_id in ids else ids for ids in wanted]
+    with export.GGUFModel(files["f16"], 384) as gguf:
+        replies = gguf.fast_generate(some, SamplingParams(temperature=0.0, max_tokens=96))
+    assert sum(reply.outputs[0].token_ids == ids for reply, ids in zip(replies, wanted)) >= 98
+    assert {reply.outputs[0].finish_reason for reply in replies} == {"stop"}
+
+
+def test_it_solves_a_problem_in_the_layout_through_llama_cpps_chat(files, questions):
+    from grpo_kit.rewards import correctness_reward, format_reward
+
+    texts = []
+    for method in ("q8_0", "q4_k_m"):
+        with export.GGUFModel(files[method], 384) as gguf:
+            for messages in questions["prompt"][:5]:
+                reply = gguf.llama.create_chat_completion(messages, temperature=0.0, max_tokens=96)
+                texts.append(reply["choices"][0]["message"]["content"])
+    assert all(score > 0 for score in format_reward(texts))
+    assert any(score > 0 for score in correctness_reward(texts, questions["answer"][:5] * 2))
+
+
+def test_a_gguf_model_only_answers_greedily(files):
+    from vllm import SamplingParams
+
+    with export.GGUFModel(files["q8_0"], 384) as gguf, pytest.raises(ValueError, match="greedily"):
+        gguf.fast_generate(["a"], SamplingParams(temperature=1.0))
+
+
+# --- the Modelfile ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def go_template(tmp_path_factory):
+    """The module go_template: an installed one, else fetched into a temporary folder."""
+    if importlib.util.find_spec("go_template") is None:
+        folder = tmp_path_factory.mktemp("go")
+        pip = [sys.executable, "-m", "pip", "install", "--no-deps", "--retries", "1", "--target", folder, GO_TEMPLATE]
+        if subprocess.run(pip, capture_output=True).returncode:
+            pytest.skip(f"{GO_TEMPLATE}, Go's template engine, is neither installed nor to be had from the package index")
+        sys.path.append(str(folder))
+    import go_template
+
+    return go_template
+
+
+def test_the_modelfiles_template_renders_the_tokenizers_prompt(go_template, questions, prompts, tmp_path):
+    from transformers import AutoTokenizer
+
+    text = export.modelfile("x.Q8_0.gguf", AutoTokenizer.from_pretrained(BASE), SYSTEM_PROMPT, 384, 96)
+    template = tmp_path / "template"
+    template.write_text(re.search(r'TEMPLATE """(.*?)"""', text, re.S)[1])
+    for messages, prompt in zip(questions["prompt"][:50], prompts):
+        capitals = [{key.capitalize(): value for key, value in message.items()} for message in messages]
+        assert go_template.render(template, {"Messages": capitals}).decode() == prompt
+
+
+def test_the_modelfile_names_file_prompt_stops_and_sizes():
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(BASE)
+    text = export.modelfile(Path("a/x.gguf"), tokenizer, SYSTEM_PROMPT, 384, 96)
+    for line in ("FROM ./x.gguf", f'SYSTEM """{SYSTEM_PROMPT}"""', 'PARAMETER stop "<|im_end|>"', "PARAMETER num_ctx 384"):
+        assert line in text
+    tokenizer.chat_template = "{{ messages[0].content }}"
+    with pytest.raises(ValueError, match="not ChatML"):
+        export.modelfile("x.gguf", tokenizer, SYSTEM_PROMPT, 384, 96)
+
+
+# --- bad input --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def adapter(tmp_path):
+    return Path(shutil.copytree(ADAPTER, tmp_path / "adapter"))
+
+
+def change(file, old, new):
+    file.write_text(file.read_text().replace(old, new))
+
+
+def other_shapes(folder):
+    from safetensors.torch import load_file, save_file
+
+    file = folder / "adapter_model.safetensors"
+    save_file({name: tensor[:, :-8].contiguous() for name, tensor in load_file(file).items()}, file)
+
+
+@pytest.mark.parametrize("spoil, sentence", [
+    (lambda folder: (folder / "adapter_config.json").unlink(), "adapter_config.json is missing"),
+    (lambda folder: (folder / "adapter_model.safetensors").unlink(), "adapter_model.safetensors is missing"),
+    (lambda folder: os.truncate(folder / "adapter_model.safetensors", 5000), "cut short or damaged"),
+    (lambda folder: os.truncate(folder / "adapter_model.safetensors", 0), "cut short or damaged"),
+    (lambda folder: change(folder / "adapter_config.json", "../data/tiny-model", "org/other"), "was made for org/other"),
+    (other_shapes, "does not fit"),
+])
+def test_a_bad_adapter_costs_one_sentence(adapter, spoil, sentence):
+    assert export.check_adapter(adapter, BASE) == 56
+    spoil(adapter)
+    with pytest.raises((FileNotFoundError, ValueError), match=sentence) as caught:
+        export.check_adapter(adapter, BASE)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_truncated_base_is_noticed(adapter, tmp_path):
+    base = Path(shutil.copytree(BASE, tmp_path / "tiny-model"))
+    os.truncate(base / "model.safetensors", 100_000)
+    with pytest.raises(ValueError, match="model.safetensors is cut short"):
+        export.check_adapter(adapter, base)
+
+
+def test_a_models_4bit_copy_is_the_same_base(adapter, tmp_path):
+    change(adapter / "adapter_config.json", "../data/tiny-model", "unsloth/Tiny-Model-unsloth-bnb-4bit")
+    assert export.check_adapter(adapter, BASE) == 56
+
+
+def test_an_unknown_quantisation_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(ValueError, match="q9_x is no quantisation"):
+        export.save_gguf(None, None, tmp_path, ["q8_0", "q9_x"])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def older(tmp_path):
+    folder = tmp_path / "gguf"
+    folder.mkdir()
+    (folder / "a.gguf").write_text("older")
+    return folder
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])
+def test_a_failed_export_leaves_the_older_one_and_nothing_else(older, error):
+    with pytest.raises(error), export.new_export(older, replace=True) as folder:
+        (folder / "a.gguf").write_text("half")
+        raise error
+    assert contents(older.parent) == {"gguf/a.gguf": b"older"}
+
+
+def test_a_whole_export_takes_the_older_ones_place(older):
+    with export.new_export(older, replace=True) as folder:
+        (folder / "b.gguf").write_text("new")
+    assert contents(older.parent) == {"gguf/b.gguf": b"new"}
+
+
+def test_a_target_that_exists_is_refused(older, tmp_path):
+    with pytest.raises(FileExistsError, match="gguf exists: .* replace=True"), export.new_export(older):
+        pass
+    other = tmp_path / "documents"
+    other.mkdir()
+    (other / "thesis.txt").write_text("the only copy")
+    with pytest.raises(FileExistsError), export.new_export(other, replace=True):  # no export: never replaced
+        pass
+    assert contents(tmp_path) == {"gguf/a.gguf": b"older", "documents/thesis.txt": b"the only copy"}
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A function that mounts a disk of some MB and gives its folder."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+
+    def mount(megabytes):
+        command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", disk]
+        if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("a small disk cannot be mounted here: that takes root")
+        return disk
+
+    yield mount
+    subprocess.run(["umount", disk], capture_output=True)
+
+
+@pytest.mark.parametrize("megabytes", [5, 17, 26, 31])  # full while merging, converting, converting again, quantising
+def test_a_full_disk_costs_one_sentence_and_leaves_nothing(loaded, small_disk, megabytes):
+    disk = small_disk(megabytes)
+    (disk / "gguf").mkdir()
+    (disk / "gguf/a.gguf").write_text("older")
+    with pytest.raises(OSError, match="has no room for this export") as caught:
+        with export.new_export(disk / "gguf", replace=True) as folder:
+            export.save_gguf(*loaded, folder, export.GGUF_METHODS)
+    assert "\n" not in str(caught.value) and caught.value.errno == 28
+    assert contents(disk) == {"gguf/a.gguf": b"older"}
+
+
+# --- make chat, and the hub -------------------------------------------------------------------------------------------
+
+
+def test_chat_answers_on_a_terminal(files, tmp_path):
+    question = "Mia has 12 shells. She finds 30 more shells. How many shells does Mia have now?"
+    code = f"from grpo_kit.export import chat; chat({str(files['q8_0'])!r}, {SYSTEM_PROMPT!r}, 384, 96)"
+    done = subprocess.run([sys.executable, "-c", code], input=f"{question}\n\n", text=True, capture_output=True, cwd=NOTEBOOKS)
+    assert done.returncode == 0, done.stderr
+    assert "<answer>\n42\n</answer>" in done.stdout
+
+
+def test_chat_without_an_export_names_the_chapter(tmp_path):
+    kit = tmp_path / "grpo_kit"
+    shutil.copytree(NOTEBOOKS / "grpo_kit", kit)
+    done = subprocess.run([sys.executable, "-m", "grpo_kit.export"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "make chat: there is no exported model yet: run notebooks/07_export.ipynb first.\n"
+
+
+PUBLISH = """
+from grpo_kit import FastLanguageModel
+from grpo_kit.export import publish
+model, tokenizer = FastLanguageModel.from_pretrained({adapter!r}, max_seq_length=384, load_in_4bit=False)
+publish(model, tokenizer, "me/my-grpo", ["q8_0"], token="a-stand-in")
+"""
+
+
+def test_publish_pushes_both_repositories_privately(loaded, tmp_path):
+    from hub_stand_in import UploadHub
+
+    with UploadHub() as hub:
+        network = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path), "HF_HUB_DISABLE_XET": "1"}
+        command = [sys.executable, "-c", PUBLISH.format(adapter=str(ADAPTER))]
+        done = subprocess.run(command, cwd=NOTEBOOKS, env=os.environ | network, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert hub.private == {"me/my-grpo": True, "me/my-grpo-GGUF": True}
+    assert {"config.json", "model.safetensors", "tokenizer.json", "tokenizer.model"} <= set(hub.repositories["me/my-grpo"])
+    uploaded = hub.repositories["me/my-grpo-GGUF"]["tiny-model.Q8_0.gguf"]
+    assert uploaded.startswith(b"GGUF") and len(uploaded) > 3_000_000
+
+
+# --- the builder ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """An empty place for llama.cpp; returns the folder it and its neighbours would be in."""
+    monkeypatch.setenv("UNSLOTH_LLAMA_CPP_PATH", str(tmp_path / "home/llama.cpp"))
+    return tmp_path / "home"
+
+
+def left(home):
+    return sorted(path.name for path in home.iterdir() if path.name != ".llama.cpp-build-lock")
+
+
+def test_a_second_build_does_nothing(capsys, monkeypatch):
+    if not llama_build.is_built():
+        pytest.skip(WITHOUT_MODEL[0])
+    monkeypatch.setattr(llama_build, "_build", lambda *_: pytest.fail("it built again"))
+    llama_build.build_llama_cpp()
+    assert capsys.readouterr().out.startswith("llama.cpp is built: ~/.unsloth/llama.cpp and ")
+
+
+def test_unsloth_takes_the_build_as_its_own(loaded):
+    from unsloth_zoo.llama_cpp import check_llama_cpp
+
+    quantizer, converter = check_llama_cpp(str(llama_build.places()[0]))
+    assert Path(quantizer).parent == Path(converter).parent == llama_build.places()[0]
+
+
+@pytest.mark.parametrize("problem, sentence", [
+    ("compiler", "needs a C.. compiler and there is none"),
+    ("disk", "has 7 MB free"),
+    ("network", "pip cannot fetch .*check the network"),
+])
+def test_what_cannot_be_built_costs_one_sentence_and_leaves_nothing(home, monkeypatch, problem, sentence):
+    if problem == "compiler":
+        monkeypatch.setattr(llama_build.shutil, "which", lambda name: None)
+    elif problem == "disk":
+        monkeypatch.setattr(llama_build.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 2, 7_000_000))
+    else:
+        monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+        monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    with pytest.raises(llama_build.BuildError, match=sentence) as caught:
+        llama_build.build_llama_cpp()
+    assert "\n" not in str(caught.value) and left(home) == []
+
+
+def fake_build(monkeypatch, compiled):
+    """Stands in for pip and the compiler: the source is a few empty files, and `compiled` takes the place of `_compile`."""
+    def run(command, failure, **options):
+        if "download" in command:
+            root = Path(command[command.index("--dest") + 1])
+            for name in ["llama_cpp/x", *(f"vendor/llama.cpp/{folder}/x" for folder in [*llama_build.KEPT_FILES, "docs"])]:
+                (root / "s" / name).parent.mkdir(parents=True, exist_ok=True)
+                (root / "s" / name).touch()
+            (root / "s/vendor/llama.cpp/gguf-py/gguf").mkdir()
+            with tarfile.open(root / "source.tar.gz", "w:gz") as archive:
+                archive.add(root / "s", "llama_cpp_python-0")
+        else:
+            Path(command[command.index("--target") + 1]).mkdir()
+
+    def compile_(source, environment):
+        assert not (source / "docs").exists()
+        (source / "build/bin").mkdir(parents=True)
+        (source / "build/bin/llama-quantize").write_text("#!/bin/sh\necho usage\n")
+        (source / "build/bin/llama-quantize").chmod(0o755)
+        compiled()
+
+    monkeypatch.setattr(llama_build, "_run", run)
+    monkeypatch.setattr(llama_build, "_compile", compile_)
+
+
+def test_a_build_is_whole_or_absent(home, monkeypatch):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    fake_build(monkeypatch, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        llama_build.build_llama_cpp()
+    assert left(home) == []
+    (home / ".llama.cpp-building-killed").mkdir()
+    fake_build(monkeypatch, lambda: None)
+    llama_build.build_llama_cpp()
+    assert left(home) == ["llama-cpp-python", "llama.cpp"]
+    assert (home / "llama-cpp-python/llama_cpp/lib").is_dir()
+
+
+def test_unsloths_own_llama_cpp_stays(home, monkeypatch):
+    (home / "llama.cpp").mkdir(parents=True)
+    (home / "llama.cpp/llama-quantize").write_text("#!/bin/sh\necho usage: Unsloth\n")
+    (home / "llama.cpp/llama-quantize").chmod(0o755)
+    (home / "llama.cpp/convert_hf_to_gguf.py").touch()
+    fake_build(monkeypatch, lambda: None)
+    llama_build.build_llama_cpp()
+    assert sorted(path.name for path in (home / "llama.cpp").iterdir()) == ["convert_hf_to_gguf.py", "llama-quantize"]
+    assert left(home) == ["llama-cpp-python", "llama.cpp"]
+
+
+def test_what_is_not_built_is_named(home, monkeypatch):
+    monkeypatch.setattr(llama_build.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(RuntimeError, match="run `make llama.cpp`"):
+        llama_build.import_built("llama_cpp")
