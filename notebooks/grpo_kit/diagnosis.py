@@ -28,7 +28,7 @@ def diagnose(log_history, before=None, after=None):
     recent, found = logs.tail(max(2, len(logs) // 4)), []
     for finding, metric, side, limit, remedy in FINDINGS:
         if metric in recent:
-            value = float(recent[metric].mean(skipna=False))
+            value = float(recent[metric].mean())
             if not (value > limit if side == "above" else value < limit):  # written so that NaN is a finding
                 found.append((finding, f"{metric} = {value:.3g} (healthy: {side} {limit:g})", remedy))
     if before and all(torch.equal(before[name], after[name]) for name in before):

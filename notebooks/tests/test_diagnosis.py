@@ -47,6 +47,11 @@ def test_the_end_counts_and_not_the_start():
     assert found(warm_up) == []
 
 
+def test_a_single_overflow_is_no_finding():
+    overflow = [HEALTHY | {"grad_norm": math.nan}]  # half precision's loss scaler skips such a step
+    assert found(history()[:-1] + overflow) == found(overflow + history()) == []
+
+
 def test_a_metric_that_is_not_logged_is_passed_over():
     assert found([{"reward": 1.0}] * 2) == []
 
