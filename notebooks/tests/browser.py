@@ -174,8 +174,11 @@ def photograph(page, shown, folder):
             image = page.locator(CELL).nth(number).locator(f"{OUTPUT} img").nth(picture)
             image.screenshot(path=folder / f"cell-{number:02}-picture-{picture + 1}.png")
     paper = page.locator(".jp-WindowedPanel-outer").first
-    height, visible = paper.evaluate("it => [it.scrollHeight, it.clientHeight]")
-    for number, top in enumerate(range(0, height, visible - 40), start=1):
+    visible = paper.evaluate("it => it.clientHeight")
+    height = page.locator(CELL).last.evaluate(  # below it JupyterLab leaves a page empty
+        "(cell, paper) => cell.getBoundingClientRect().bottom - paper.getBoundingClientRect().top + paper.scrollTop",
+        paper.element_handle())
+    for number, top in enumerate(range(0, int(height), visible - 40), start=1):
         paper.evaluate(f"it => it.scrollTop = {top}")
         page.screenshot(path=folder / f"page-{number:02}.png")
 
