@@ -9,6 +9,7 @@ import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -109,6 +110,43 @@ def evaluate(model, dataset, tokenizer, sampling_params, lora_request=None):
         "length": [len(output.token_ids) for output in outputs],
     }
     return Evaluation(pd.DataFrame(rows))
+
+
+def evaluate_with_generate(model, dataset, tokenizer, max_new_tokens, temperature=1.0, seed=3407, batch_size=100):
+    """`evaluate` for a policy that no engine serves, through transformers' own `generate`: an `Evaluation`.
+
+    `model` is asked as it stands, with its adapter if it has one. Greedy with `temperature=0`; else one random stream,
+    seeded with `seed`, draws a whole batch of `batch_size` prompts, padded on the left. The caller's random state, the
+    model's mode and the tokenizer's padding side are left as they were. Raises ValueError like `evaluate`.
+    """
+    import torch  # here, so that reading an evaluation stays light
+
+    sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
+    end = model.generation_config.eos_token_id
+    ends = set(end if isinstance(end, list) else [end])
+
+    def fast_generate(prompts, **ignored):
+        outputs = []
+        for start in range(0, len(prompts), batch_size):
+            batch = tokenizer(prompts[start : start + batch_size], padding=True, add_special_tokens=False, return_tensors="pt")
+            tokens = model.generate(**batch.to(model.device), max_new_tokens=max_new_tokens, **sampling)
+            for row in tokens[:, batch["input_ids"].shape[1] :].tolist():
+                length = next((place for place, token in enumerate(row, start=1) if token in ends), None)
+                text = tokenizer.decode(row[:length], skip_special_tokens=True)
+                reason = "stop" if length else "length"
+                outputs.append(SimpleNamespace(text=text, token_ids=row[:length], finish_reason=reason))
+        return [SimpleNamespace(outputs=[output]) for output in outputs]
+
+    mode, side = model.training, tokenizer.padding_side
+    model.eval()
+    tokenizer.padding_side = "left"
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return evaluate(SimpleNamespace(fast_generate=fast_generate), dataset, tokenizer, SimpleNamespace(seed=None))
+    finally:
+        model.train(mode)
+        tokenizer.padding_side = side
 
 
 def paired_test(before, after):

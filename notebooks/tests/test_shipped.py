@@ -77,3 +77,27 @@ def test_the_files_are_small_and_whole():
     assert not list(ROOT.glob("data/**/*.bin")) + list(ROOT.glob("grpo_saved_lora/**/*.bin"))
     config = json.loads((ADAPTER / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "../data/tiny-model"
+
+
+def test_without_an_engine_the_greedy_answers_are_the_same():
+    import torch
+    from grpo_kit import FastLanguageModel
+    from grpo_kit.data import make_dataset
+    from grpo_kit.evaluate import evaluate, evaluate_with_generate
+    from transformers import AutoModelForCausalLM
+    from vllm import SamplingParams
+
+    model, tokenizer = FastLanguageModel.from_pretrained(
+        str(MODEL), max_seq_length=384, load_in_4bit=False, fast_inference=True)
+    asked = make_dataset(PROFILES["embedded"], "test", tokenizer).select(range(40))
+    engine = evaluate(model, asked, tokenizer, SamplingParams(temperature=0, max_tokens=48))
+    plain = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32).train()
+    side, state = tokenizer.padding_side, torch.random.get_rng_state()
+    answers = evaluate_with_generate(plain, asked, tokenizer, max_new_tokens=48, temperature=0, batch_size=16)
+    same = ["prompt", "truncated", "length", "lenient"]
+    assert answers.rows[same].equals(engine.rows[same]) and set(answers.rows["truncated"]) == {True, False}
+    whole = ~answers.rows["truncated"]
+    assert (answers.rows["text"] == engine.rows["text"])[whole].all()
+    sampled = [evaluate_with_generate(plain, asked, tokenizer, max_new_tokens=48, seed=seed).rows["text"] for seed in (1, 1, 2)]
+    assert sampled[0].equals(sampled[1]) and not sampled[0].equals(sampled[2])
+    assert plain.training and tokenizer.padding_side == side and torch.equal(torch.random.get_rng_state(), state)
