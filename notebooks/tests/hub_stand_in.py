@@ -1,7 +1,7 @@
 """Local stand-ins for the hubs, on 127.0.0.1 only: one that serves GSM8K, one that never answers.
 
-`Hub(rows)` answers what huggingface_hub and datasets ask of the Hugging Face hub for openai/gsm8k, and what a
-plain download asks of ModelScope. `silent_host()` accepts connections and says nothing.
+`Hub(rows)` answers what huggingface_hub and datasets ask of the Hugging Face hub for openai/gsm8k or the dataset you
+name, and what a plain download asks of ModelScope. `silent_host()` accepts connections and says nothing.
 """
 
 import base64
@@ -39,7 +39,8 @@ def parquet_bytes(rows):
 class Hub:
     """A server of one dataset. `rows` maps a split to its rows; `asked` lists the requests."""
 
-    def __init__(self, rows):
+    def __init__(self, rows, name="openai/gsm8k"):
+        self.name = name
         self.files = {f"main/{split}-00000-of-00001.parquet": parquet_bytes(some) for split, some in rows.items()}
         self.files["README.md"] = README.encode()
         self.asked = []
@@ -49,15 +50,15 @@ class Hub:
         self.asked.append(path)
         if len(self.asked) > MOST_REQUESTS:
             return 429, b""
-        for prefix in ("/datasets/openai/gsm8k/resolve/main/", f"/datasets/openai/gsm8k/resolve/{COMMIT}/",
+        for prefix in (f"/datasets/{self.name}/resolve/main/", f"/datasets/{self.name}/resolve/{COMMIT}/",
                        "/datasets/AI-ModelScope/gsm8k/resolve/master/"):
             if path.startswith(prefix) and path[len(prefix):] in self.files:
                 return 200, self.files[path[len(prefix):]]
-        if path.startswith("/api/datasets/openai/gsm8k/revision/"):
-            return 200, json.dumps({"id": "openai/gsm8k", "sha": COMMIT, "siblings": self.entries("rfilename")}).encode()
-        if path == f"/api/datasets/openai/gsm8k/tree/{COMMIT}":
+        if path.startswith(f"/api/datasets/{self.name}/revision/"):
+            return 200, json.dumps({"id": self.name, "sha": COMMIT, "siblings": self.entries("rfilename")}).encode()
+        if path == f"/api/datasets/{self.name}/tree/{COMMIT}":
             return 200, json.dumps([{"type": "directory", "oid": "0", "path": "main", "size": 0}]).encode()
-        if path == f"/api/datasets/openai/gsm8k/tree/{COMMIT}/main":
+        if path == f"/api/datasets/{self.name}/tree/{COMMIT}/main":
             return 200, json.dumps(self.entries("path")).encode()
         return 404, b""
 

@@ -1,0 +1,117 @@
+"""Instruction rows: every source, bad rows, the split, the file on the disk, and the rows that the repository carries."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hub_stand_in import Hub
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
+from grpo_kit.instructions import INSTRUCTIONS, read_instructions, read_jsonl, split_rows, to_messages, write_jsonl
+
+NOTEBOOKS = Path(__file__).resolve().parents[1]
+ROW = {"instruction": "Why?", "output": "Because.\u2028So."}
+
+
+def folder_with(path, *lines):
+    (path / "instructions.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    return str(path)
+
+
+def test_the_repository_s_rows():
+    rows = read_instructions("embedded")
+    chinese = [row for row in rows if any("\u4e00" <= letter <= "\u9fff" for letter in row["instruction"])]
+    assert (len(rows), len(chinese)) == (360, 180)  # as the datasheet says
+    assert len({row["instruction"] for row in rows}) == len(rows)
+    assert all(text == text.strip() for row in rows for text in row.values())
+    assert not [row for row in chinese for text in row.values() if set(text) & set(",?!:;")]  # full width in Chinese
+    tokenizer = AutoTokenizer.from_pretrained(INSTRUCTIONS.parent / "tiny-model")
+    whole = [tokenizer.apply_chat_template(sum(to_messages(row).values(), []), return_dict=True)["input_ids"] for row in rows]
+    lengths = sorted(map(len, whole))
+    longest_output = max(len(ids) for ids in tokenizer([row["output"] for row in rows])["input_ids"])
+    assert (lengths[-1], lengths[len(rows) // 2], longest_output) == (125, 62, 58)
+
+
+def test_other_columns_are_left_out(tmp_path):
+    folder = folder_with(tmp_path, json.dumps({**ROW, "input": ""}), json.dumps(ROW))
+    assert read_instructions(folder) == [ROW, ROW]
+
+
+@pytest.mark.parametrize("line, error", [
+    ("{", "line 2: not JSON"),
+    ("[]", "line 2: a row needs an instruction and an output"),
+    ('{"instruction": "Why?"}', "line 2: a row needs"),
+    ('{"instruction": "Why?", "output": " "}', "line 2: a row needs"),
+    ('{"instruction": 3, "output": "x"}', "line 2: a row needs"),
+])
+def test_a_bad_row_is_named(tmp_path, line, error):
+    with pytest.raises(ValueError, match=error):
+        read_instructions(folder_with(tmp_path, json.dumps(ROW), line))
+
+
+def test_bad_sources(tmp_path):
+    with pytest.raises(FileNotFoundError, match="instructions.jsonl is missing: write one row a line"):
+        read_instructions(str(tmp_path))
+    with pytest.raises(ValueError, match="neither a folder nor one of embedded, huggingface"):
+        read_instructions("nowhere")
+    with pytest.raises(ValueError, match="GRPO_DATA=huggingface and HF_ENDPOINT"):
+        read_instructions("modelscope")
+
+
+def test_huggingface(tmp_path):
+    """In a new process: HF_ENDPOINT counts before the first import."""
+    code = "import json; from grpo_kit.instructions import read_instructions as r; print(json.dumps(r('huggingface')))"
+    environment = os.environ | {"PYTHONPATH": str(NOTEBOOKS), "HF_HOME": str(tmp_path), "NO_PROXY": "127.0.0.1"}
+    command = [sys.executable, "-c", code]
+    with Hub({}, name="LooksJuicy/ruozhiba") as hub:
+        # As on the hub: one JSON file beside a card without a list of files.
+        hub.files = {"README.md": b"# ruozhiba", "ruozhiba_qa.json": json.dumps([ROW, ROW]).encode()}
+        done = subprocess.run(command, env=environment | {"HF_ENDPOINT": hub.url}, capture_output=True, text=True, timeout=90)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads(done.stdout.splitlines()[-1]) == [ROW] * 2
+    nowhere = environment | {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "empty")}
+    done = subprocess.run(command, env=nowhere, capture_output=True, text=True, timeout=90)
+    (*_, last) = done.stderr.strip().splitlines()
+    assert "ConnectionError" in last and "a folder with an instructions.jsonl" in last and "modelscope" not in last
+
+
+def test_messages():
+    assert to_messages(ROW) == {
+        "prompt": [{"role": "user", "content": "Why?"}],
+        "completion": [{"role": "assistant", "content": ROW["output"]}],
+    }
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "new" / "rows.jsonl"
+    write_jsonl([ROW, ROW], path)
+    assert read_jsonl(path) == [ROW, ROW] and len(path.read_text("utf-8").split("\n")) == 3
+    assert list(path.parent.iterdir()) == [path]
+
+    def interrupted(*files):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_jsonl([ROW], path)
+    assert read_jsonl(path) == [ROW, ROW]
+
+
+@given(st.lists(st.integers(0, 30), min_size=2, max_size=60).filter(lambda names: len(set(names)) > 2), st.integers(0, 5))
+def test_a_split_loses_nothing_and_shares_no_instruction(names, seed):
+    rows = [{"instruction": str(name), "output": str(place)} for place, name in enumerate(names)]
+    train, validation = split_rows(rows, share=0.2, seed=seed)
+    assert sorted(map(str, train + validation)) == sorted(map(str, rows)) and train and validation
+    assert not {row["instruction"] for row in train} & {row["instruction"] for row in validation}
+    assert split_rows(rows, share=0.2, seed=seed) == (train, validation)
+
+
+@pytest.mark.parametrize("rows, share", [([ROW], 0.5), ([ROW, ROW], 0.5), ([ROW, {**ROW, "instruction": "b"}], 1.0), ([], 0.1)])
+def test_a_split_needs_rows_on_both_sides(rows, share):
+    with pytest.raises(ValueError, match="both sides need one"):
+        split_rows(rows, share)
