@@ -121,7 +121,9 @@ def evaluate_with_generate(model, dataset, tokenizer, max_new_tokens, temperatur
     """
     import torch  # here, so that reading an evaluation stays light
 
-    sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
+    # Said in full, because a model's own generation_config may ask for less (Qwen's does).
+    sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {"do_sample": False}
+    sampling["repetition_penalty"] = 1.0
     end = model.generation_config.eos_token_id
     ends = set(end if isinstance(end, list) else [end])
 
