@@ -230,18 +230,17 @@ class Engine:
         """Puts BASE, LIVE or a LoRARequest's adapter into the engine, and clears what an earlier call left in it."""
         if self.llm is None:
             raise RuntimeError("this model's engine ended when another model was loaded: load the model again.")
-        adapter = {}
+        adapter, full = {}, not isinstance(self.policy, PeftModel)  # full: without an adapter every weight may have been trained
         if isinstance(what, LoRARequest):
             file = Path(what.lora_path) / "adapter_model.safetensors"
             stamp = (what.lora_path, file.stat().st_mtime_ns if file.is_file() else None)
-            if stamp != self.holds:
+            if full or stamp != self.holds:
                 adapter = _saved_adapter(what.lora_path, self.base, self.base_name, self.max_lora_rank)
             what = stamp
-        elif what == LIVE and isinstance(self.policy, PeftModel):
+        elif what == LIVE and not full:
             adapter = _live_adapter(self.policy)
-        if what != self.holds:
-            every = what == LIVE and not adapter  # no adapter: all weights are in training
-            self._push(self.base if every else self.changed | set(adapter), adapter, what)
+        if full or what != self.holds:
+            self._push(self.base if full else self.changed | set(adapter), adapter, what)
         stale = list(self.llm.llm_engine.output_processor.request_states)  # of a call that was interrupted
         self.llm.llm_engine.abort_request(stale, internal=True)
         self.llm.reset_prefix_cache()  # also with the same weights, so that the same call gives the same bits

@@ -425,9 +425,13 @@ def test_every_weight_can_be_trained_without_an_adapter(folders, tmp_path):
     model, tokenizer = FastLanguageModel.from_pretrained(
         folders["untied"], 128, load_in_4bit=False, full_finetuning=True, fast_inference=True
     )
+    generate(model)  # the engine has held the weights of before
     trainer = trainer_for(model, tokenizer, tmp_path, steps=2, learning_rate=1e-4)
     trainer.train()
     assert all(log.get("sampling/sampling_logp_difference/max", 0) <= 1e-3 for log in trainer.state.log_history)
+    outputs = generate(model)  # by the weights of the last step, not of the last rollout
+    for theirs, ours in zip(policy_log_probs(model, outputs), log_probs(outputs)):
+        torch.testing.assert_close(torch.tensor(ours), theirs, atol=1e-4, rtol=0)
 
 
 def test_a_cpu_without_avx512_loads_the_other_build(folders):
