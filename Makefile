@@ -1,6 +1,6 @@
 # `make` alone lists the targets; each one that needs .venv brings it up to date first.
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-browser bench lab llama.cpp chat tiny-model lock clean
+.PHONY: help setup quickstart aha test test-browser bench lab llama.cpp chat tiny-model lock clean
 
 PYTHON := .venv/bin/python
 # tcmalloc (Debian: libtcmalloc-minimal4), where it is installed, spares torch some memory management;
@@ -23,6 +23,20 @@ quickstart: setup ## train by GRPO and show before and after (everything it make
 		--stdout-file - --stderr-file - notebooks/00_quickstart.ipynb outputs/00_quickstart.part.ipynb
 	@mv outputs/00_quickstart.part.ipynb outputs/00_quickstart.ipynb
 	@echo "The adapter: outputs/grpo_saved_lora/  The executed notebook: outputs/00_quickstart.ipynb"
+
+# It outlives the terminal. Its lock holds the number of its process group, and is freed however it ends.
+AHA := outputs/11_aha_full_finetune
+aha: setup ## train all parameters in the background (chapter 11); killed, it resumes when called again
+	@mkdir -p outputs
+	@exec 9>>$(AHA).lock && if ! flock --nonblock 9; then echo "make aha is running already."; else \
+		PYTHONPATH="$(CURDIR)/notebooks" setsid sh -c '$(TRAIN) -m papermill --cwd notebooks --kernel python3 \
+		--no-progress-bar --log-level ERROR --stdout-file - --stderr-file - \
+		notebooks/11_aha_full_finetune.ipynb $(AHA).part.ipynb && mv $(AHA).part.ipynb $(AHA).ipynb' \
+		>>$(AHA).log 2>&1 </dev/null & echo $$! >$(AHA).lock; echo "Chapter 11 trains in the background."; fi
+	@echo "  follow:  tail -f $(AHA).log"
+	@echo "  stop:    kill -- -$$(cat $(AHA).lock)"
+	@echo "  resume:  make aha"
+	@echo "When it has finished, the executed notebook is $(AHA).ipynb"
 
 test: setup ## run the package's tests, then every notebook
 	$(PYTHON) -m pytest notebooks/tests

@@ -3,7 +3,9 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -178,7 +180,7 @@ def make(*arguments, cwd=ROOT):
 
 def test_make_alone_lists_the_targets():
     lines = make().stdout.splitlines()
-    targets = "setup quickstart test test-browser bench lab llama.cpp chat tiny-model lock clean".split()
+    targets = "setup quickstart aha test test-browser bench lab llama.cpp chat tiny-model lock clean".split()
     assert [line.split()[:2] for line in lines] == [["make", target] for target in targets]
     assert all(len(line.split()) > 4 for line in lines)
 
@@ -189,8 +191,8 @@ def test_training_preloads_tcmalloc_only_where_it_is():
 
 
 @pytest.fixture
-def quickstart(tmp_path):
-    """A function that runs `make quickstart` on a notebook of one cell."""
+def clone(tmp_path):
+    """A clone with this project's .venv; `clone(name, cell)` puts a notebook of one cell into it and gives its folder."""
     import sys
 
     import nbformat
@@ -200,10 +202,21 @@ def quickstart(tmp_path):
     (tmp_path / ".venv").symlink_to(sys.prefix)
     (tmp_path / "notebooks").mkdir()
 
-    def run(cell):
+    def write(name, cell):
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)])
-        nbformat.write(notebook, tmp_path / "notebooks/00_quickstart.ipynb")
-        return make("quickstart", cwd=tmp_path), tmp_path / "outputs/00_quickstart.ipynb"
+        nbformat.write(notebook, tmp_path / f"notebooks/{name}.ipynb")
+        return tmp_path
+
+    return write
+
+
+@pytest.fixture
+def quickstart(clone):
+    """A function that runs `make quickstart` on a notebook of one cell."""
+
+    def run(cell):
+        folder = clone("00_quickstart", cell)
+        return make("quickstart", cwd=folder), folder / "outputs/00_quickstart.ipynb"
 
     return run
 
@@ -220,3 +233,30 @@ def test_quickstart_fails_with_its_notebook_and_leaves_no_half_of_it(quickstart)
     assert result.returncode != 0
     assert "this cell fails" in result.stderr
     assert not notebook.exists()
+
+
+def wait_for(happened, seconds=30):
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.1)
+
+
+def test_aha_runs_in_the_background_alone_and_again_after_a_kill(clone):
+    folder = clone("11_aha_full_finetune", "import os, time; open('kernel', 'w').write(f'{os.getpid()} '); time.sleep(60)")
+    kernel, lock = folder / "notebooks/kernel", folder / "outputs/11_aha_full_finetune.lock"
+    first = make("aha", cwd=folder)
+    assert first.returncode == 0 and "trains in the background" in first.stdout, first.stderr
+    group = int(lock.read_text())
+    assert f"kill -- -{group}" in first.stdout and "tail -f outputs/11_aha_full_finetune.log" in first.stdout
+    wait_for(lambda: kernel.exists() and kernel.read_text().endswith(" "))
+    second = make("aha", cwd=folder)
+    assert "running already" in second.stdout and f"kill -- -{group}" in second.stdout and int(lock.read_text()) == group
+
+    os.killpg(group, signal.SIGKILL)
+    wait_for(lambda: not Path(f"/proc/{kernel.read_text().strip()}").exists())  # the kernel does not live on alone
+    assert not (folder / "outputs/11_aha_full_finetune.ipynb").exists()
+    clone("11_aha_full_finetune", "print('at', __import__('os').path.basename(__import__('os').getcwd()))")
+    assert "trains in the background" in make("aha", cwd=folder).stdout
+    wait_for((folder / "outputs/11_aha_full_finetune.ipynb").exists)
+    assert "at notebooks" in (folder / "outputs/11_aha_full_finetune.log").read_text()

@@ -1,0 +1,50 @@
+"""When does a curve rise? The step of the change, found in a training's log rather than by eye, with its uncertainty."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import expit
+
+WIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # in steps; three quarters of a rise lie within two widths of its middle
+
+
+@dataclass(frozen=True)
+class Rise:
+    """A rise in a curve: `step` is its middle, between `low` and `high` with 95 % confidence.
+
+    `fitted` has the curve's shape: the level before, the level after, and a logistic slope between them.
+    `explained` is the share of the curve's variance that it accounts for, in [0, 1].
+    """
+
+    step: float
+    low: float
+    high: float
+    fitted: np.ndarray
+    explained: float
+
+
+def find_rise(steps, values, draws=1000, seed=3407):
+    """The one rise that fits a curve best, by least squares: a `Rise`.
+
+    `steps` (ascending) and `values`: shape (n,). The interval comes from `draws` curves made of the fit and its residuals
+    with random signs (the wild bootstrap), each fitted anew. ValueError with fewer than 8 values, or without any spread.
+    """
+    steps, values = np.asarray(steps, float), np.asarray(values, float)
+    if len(values) < 8 or values.std() == 0:
+        raise ValueError(f"{len(values)} values with a spread of {values.std():g} show no rise: log at least 8 that differ.")
+    middles = np.arange(steps[0], steps[-1] + 0.25, 0.25)
+    grid = [(middle, width) for width in WIDTHS for middle in middles]
+    shapes = np.array([expit((steps - middle) / width) for middle, width in grid])  # (grid, n), each from 0 to 1
+    centred = shapes - shapes.mean(axis=1, keepdims=True)
+    length = np.linalg.norm(centred, axis=1)
+
+    def best(curves):  # of all shapes the one with the largest correlation leaves the smallest squared error
+        return ((curves - curves.mean(axis=-1, keepdims=True)) @ centred.T / length).argmax(axis=-1)
+
+    chosen = best(values)
+    height = (values @ centred[chosen]) / length[chosen] ** 2
+    fitted = values.mean() + height * centred[chosen]
+    signs = np.random.default_rng(seed).choice([-1, 1], (draws, len(values)))
+    moments = np.array(grid)[best(fitted + signs * (values - fitted)), 0]
+    explained = 1 - ((values - fitted) ** 2).sum() / ((values - values.mean()) ** 2).sum()
+    return Rise(grid[chosen][0], *np.quantile(moments, [0.025, 0.975]), fitted, float(max(0.0, explained)))
