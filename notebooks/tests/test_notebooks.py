@@ -152,7 +152,10 @@ def taken_by(call):
             node = next(child for child in node.body if getattr(child, "name", None) == name)
         return {a.arg for a in [*node.args.args, *node.args.kwonlyargs]}
     path, more = METHODS.get(call) or (call, PASSED_ON.get(call.rpartition(".")[2]))
-    parameters = inspect.signature(looked_up(path)).parameters.values()
+    function = looked_up(path)
+    while str(inspect.signature(function)) == "(*args, **kwargs)":  # a subclass of Unsloth's that hands everything on
+        function = function.__base__
+    parameters = inspect.signature(function).parameters.values()
     named = {p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
     return named | set(looked_up(more) if more else [])
 
