@@ -74,6 +74,7 @@ class Trainer:
         pass
 
     def train(self, resume_from_checkpoint=None):
+        self.resumed = resume_from_checkpoint
         completions = [[{"role": "assistant", "content": RIGHT}]] * 2
         columns = {**self.rows, "prompts": self.rows["prompt"], "completion_ids": [[5, 2], [5, 5]]}
         for self.state.global_step in range(1, self.args.max_steps + 1):
@@ -107,6 +108,9 @@ def machine_with_gpu():
             touched.add((os.path.abspath(os.fsdecode(args[0])), args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) > 0))
 
     sys.addaudithook(record)
+    for step in (20, 40):  # what a killed training left to the first machine: one checkpoint whole, one cut off
+        Path(f"grpo_checkpoints/checkpoint-{step}").mkdir(parents=True)
+    Path("grpo_checkpoints/checkpoint-20/trainer_state.json").touch()
     for machine, (memory, settings, _) in ENDS.items():
         os.environ.clear()
         os.environ.update(environment, **settings)
@@ -120,6 +124,7 @@ def machine_with_gpu():
             names, ends[machine]["end"] = shell.user_ns, shell.user_ns["profile"].name
             ends[machine]["strict"] = [names[run]["test"].summary().loc["strict", "value"] for run in ("before", "after")]
             ends[machine]["log"] = names["trainer"].state.log_history[-1]
+            ends[machine]["resumed"] = names["trainer"].resumed
     print(json.dumps({**ends, "pip": pip, "touched": sorted(touched), "kit": "grpo_kit" in sys.modules}))
 
 
@@ -144,6 +149,11 @@ def test_with_a_gpu_every_cell_runs(ran, machine):
     assert ran[machine]["strict"] == [0.0, 100.0]
     assert ran[machine]["log"]["rewards/correctness_reward/mean"] == 1.0  # 2.0, and 0.0 for the one cut off
     assert ran[machine]["log"]["rewards/lenient_accuracy/mean"] == 1.0  # only watched: the one cut off counts
+
+
+def test_a_training_goes_on_from_the_last_whole_checkpoint_and_clears_up(ran):
+    resumed = {machine: ran[machine]["resumed"] for machine in ENDS if "resumed" in ran[machine]}
+    assert resumed == {"T4": "grpo_checkpoints/checkpoint-20", "ModelScope": None, "another trl": None}
 
 
 def test_with_a_gpu_the_file_is_all_it_reads(ran):
