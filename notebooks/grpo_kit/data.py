@@ -24,6 +24,7 @@ your steps, one a line
 <answer>
 the final number
 </answer>"""
+SYSTEM_PROMPT_ZH = "请按以下格式回答：\n<reasoning>\n思考过程\n</reasoning>\n<answer>\n最终答案\n</answer>"
 
 
 def fetch(url):

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 from scipy.special import comb
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
@@ -159,6 +160,22 @@ def paired_test(before, after):
     before, after = np.asarray(before, bool), np.asarray(after, bool)
     gained, lost = int((after & ~before).sum()), int((before & ~after).sum())
     return gained, lost, float(mcnemar([[0, gained], [lost, 0]], exact=True).pvalue)
+
+
+def paired_line(before, after):
+    """`paired_test` in words: "gained  59, lost   0, p < 0.001"."""
+    gained, lost, p = paired_test(before, after)
+    return f"gained {gained:3}, lost {lost:3}, p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}"
+
+
+def over_seeds(values):
+    """The mean of a measure over seeds, and half the width of its 95 % interval (Student's t): two floats.
+
+    `values` has one number a training. With three it is an honest interval, and wide. ValueError with fewer than two.
+    """
+    if len(values) < 2:
+        raise ValueError(f"{len(values)} training has no spread: an interval over seeds needs at least two.")
+    return float(np.mean(values)), float(stats.sem(values) * stats.t.ppf(0.975, len(values) - 1))
 
 
 def compare(before, after):

@@ -27,6 +27,11 @@ def to_messages(row):
     }
 
 
+def is_chinese(text):
+    """Whether the text holds a Chinese character."""
+    return any("\u4e00" <= character <= "\u9fff" for character in text)
+
+
 def write_jsonl(rows, path):
     """Write `rows` to `path`, one JSON object a line; an interrupted write leaves the old file."""
     path = Path(path)

@@ -23,7 +23,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaTokenizer
 
-from .data import SYSTEM_PROMPT
+from .data import SYSTEM_PROMPT, SYSTEM_PROMPT_ZH
 from .problems import SIZES, problems
 from .problems import SEED as SHIPPED_SEED
 
@@ -36,7 +36,6 @@ WARMUP = 100
 PEAK_LEARNING_RATE = 2e-3
 CHECKPOINT_EVERY = 250
 
-SYSTEM_PROMPT_ZH = "请按以下格式回答：\n<reasoning>\n思考过程\n</reasoning>\n<answer>\n最终答案\n</answer>"
 SYSTEM_PROMPTS = {SYSTEM_PROMPT: 80, SYSTEM_PROMPT_ZH: 12, None: 8}  # share of problems, in percent
 STYLES = {"number": 42, "steps": 42, "layout": 12, "tag only": 4}  # share of replies, in percent
 PRACTICE = 4  # lists of bare sums among the problems of a step

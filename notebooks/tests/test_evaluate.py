@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from grpo_kit.evaluate import (
-    MEASURES, Evaluation, compare, evaluate, lenient_accuracy, majority_vote, own_seeds, paired_test, pass_at_k,
+    MEASURES, Evaluation, compare, evaluate, lenient_accuracy, majority_vote, over_seeds, own_seeds, paired_line, paired_test,
+    pass_at_k,
 )
 
 GOOD = "<reasoning>\n2 + 3 = 5\n</reasoning>\n<answer>\n5\n</answer>"
@@ -163,6 +164,20 @@ def test_paired_test_is_scipys_binomial_test_and_symmetric(pairs):
     expected = binomtest(gained, gained + lost).pvalue if gained + lost else 1
     assert 0 <= p <= 1 and math.isclose(p, expected, rel_tol=1e-9)
     assert paired_test(after, before) == (lost, gained, p)
+
+
+def test_a_paired_test_in_words():
+    assert paired_line([0] * 4 + [1] * 3 + [0], [1] * 4 + [1, 0, 0, 0]) == "gained   4, lost   2, p = 0.688"
+    assert paired_line([0] * 20, [1] * 20) == "gained  20, lost   0, p < 0.001"
+
+
+def test_an_interval_over_three_seeds_is_the_textbook_s():
+    mean, reach = over_seeds([8.0, 26.7, 18.2])
+    assert mean == pytest.approx(52.9 / 3)
+    deviation = math.sqrt(sum((value - mean) ** 2 for value in (8.0, 26.7, 18.2)) / 2)
+    assert reach == pytest.approx(4.302653 * deviation / math.sqrt(3), rel=1e-6)  # t for 97.5 % at two degrees of freedom
+    with pytest.raises(ValueError, match="at least two"):
+        over_seeds([8.0])
 
 
 def test_compare_shows_both_runs_the_difference_and_p():

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from grpo_kit.instructions import INSTRUCTIONS, read_instructions, read_jsonl, split_rows, to_messages, write_jsonl
+from grpo_kit.instructions import INSTRUCTIONS, is_chinese, read_instructions, read_jsonl, split_rows, to_messages, write_jsonl
 
 NOTEBOOKS = Path(__file__).resolve().parents[1]
 ROW = {"instruction": "Why?", "output": "Because.\u2028So."}
@@ -78,6 +78,10 @@ def test_huggingface(tmp_path):
     done = subprocess.run(command, env=nowhere, capture_output=True, text=True, timeout=90)
     (*_, last) = done.stderr.strip().splitlines()
     assert "ConnectionError" in last and "a folder with an instructions.jsonl" in last and "modelscope" not in last
+
+
+def test_chinese_is_told_by_its_characters():
+    assert is_chinese("How is 树 written?") and is_chinese("龥") and not is_chinese("“Où?” — 3 × 4。")
 
 
 def test_messages():
