@@ -54,18 +54,21 @@ from peft.tuners.lora import LoraLayer  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 from trl import GRPOConfig  # noqa: E402
 from trl.generation.vllm_generation import VLLMGeneration  # noqa: E402
+from transformers import Trainer  # noqa: E402
 from transformers.utils import logging as transformers_logging  # noqa: E402
 from trl.trainer import grpo_trainer  # noqa: E402
 from vllm import LLM, _custom_ops  # noqa: E402
 from vllm.lora.request import LoRARequest  # noqa: E402
+from vllm.model_executor.layers.layernorm import RMSNorm  # noqa: E402
+from vllm.v1.engine.llm_engine import LLMEngine  # noqa: E402
 from vllm.v1.sample import sampler  # noqa: E402
 from vllm.v1.sample.ops import topk_topp_sampler  # noqa: E402
+
+from . import threads  # noqa: E402
 
 GRPOTrainer = grpo_trainer.GRPOTrainer
 transformers_logging.disable_progress_bar()  # a local folder loads in a second
 BASE, LIVE = "the base model", "the policy"  # what the engine can hold, beside a saved adapter
-# vLLM compiles these at their first call, which takes 20 s and a C++ compiler, for a line or two each: run them as is.
-COMPILED = [(sampler, "batched_count_greater_than"), (topk_topp_sampler, "compiled_random_sample")]
 PACK, BATCH = 512, 1024  # tokens in a packed row and in a scoring forward, at most
 _set_num_threads = torch.set_num_threads  # vLLM puts a function in its place that does nothing
 _engine = None  # the one of this process
@@ -87,7 +90,9 @@ def _check_names():
         bnb.functional.dequantize_4bit: "A quant_state",
         bnb.nn.Linear4bit.forward: "self x",
         sampler.batched_count_greater_than: "x values",
-        topk_topp_sampler.compiled_random_sample: "logits",
+        topk_topp_sampler.TopKTopPSampler.forward_cpu: "self logits generators k p",
+        topk_topp_sampler.apply_top_k_top_p: "logits k p",
+        RMSNorm.forward_native: "self x residual",
     }
     for function, names in relied_on.items():
         found = list(inspect.signature(function).parameters)
@@ -122,6 +127,45 @@ def _base_weights(model):
             module.__class__ = DenseLinear4bit
             weights[f"{name}.weight"] = dense
     return weights
+
+
+class LoraProduct(torch.autograd.Function):
+    """x @ (W + scaling * B A)^T: one product, of the weight that the engine has too.
+
+    PEFT adds x @ W^T and scaling * x @ A^T B^T, each as large as the result. Shapes: x (…, in), W (out, in), A (r, in),
+    B (out, r). The gradient is that of x, A and B.
+    """
+
+    @staticmethod
+    def forward(ctx, x, weight, A, B, scaling):
+        ctx.save_for_backward(x, weight, A, B)
+        ctx.scaling = scaling
+        return torch.nn.functional.linear(x, torch.addmm(weight, B, A, alpha=scaling))
+
+    @staticmethod
+    def backward(ctx, gradient):
+        x, weight, A, B = ctx.saved_tensors
+        dx = gradient @ torch.addmm(weight, B, A, alpha=ctx.scaling) if ctx.needs_input_grad[0] else None
+        x, gradient = x.flatten(0, -2), gradient.flatten(0, -2)
+        return dx, None, ctx.scaling * ((gradient @ B).T @ x), ctx.scaling * (gradient.T @ (x @ A.T)), None
+
+
+def _one_product(layer):
+    """Lets a LoRA layer compute by `LoraProduct` wherever it is plain LoRA in float32, and by PEFT elsewhere."""
+    apart = layer.forward
+
+    def forward(x, *args, **kwargs):
+        base, names = layer.get_base_layer(), layer.active_adapters
+        weight = getattr(base, "dense", base.weight)
+        plain = len(names) == 1 and names[0] in layer.lora_A and names[0] not in layer.lora_variant
+        if not plain or args or kwargs or layer.disable_adapters or layer.merged or base.bias is not None:
+            return apart(x, *args, **kwargs)
+        A, B, dropout = layer.lora_A[names[0]].weight, layer.lora_B[names[0]].weight, layer.lora_dropout[names[0]]
+        if not isinstance(dropout, torch.nn.Identity) or {x.dtype, weight.dtype, A.dtype, B.dtype} != {torch.float32}:
+            return apart(x)
+        return LoraProduct.apply(x, weight, A, B, layer.scaling[names[0]])
+
+    layer.forward = forward
 
 
 def _live_adapter(policy):
@@ -181,6 +225,46 @@ def _save_lora(model, save_directory):
             os.replace(Path(temporary) / name, target / name)  # a reader never finds half a file
 
 
+# --- what vLLM computes slowly without a GPU --------------------------------------------------------------------------
+
+
+def _sample(self, logits, generators, k, p):
+    """(token ids (batch,), log-probs or logits as `logprobs_mode` says) of logits (batch, vocabulary): one random number
+    a row finds its token in the cumulated probabilities, where vLLM draws one for each token of the vocabulary.
+
+    A row with a generator (a request with a seed) draws from it, the others from torch's.
+    """
+    logits = topk_topp_sampler.apply_top_k_top_p(logits, k, p)
+    logprobs = logits.log_softmax(-1, dtype=torch.float32)
+    cumulated = logprobs.double().exp().cumsum(-1)
+    drawn = torch.rand(len(logits), 1, dtype=torch.float64)
+    for row, generator in generators.items():
+        drawn[row] = torch.rand(1, dtype=torch.float64, generator=generator)
+    tokens = torch.searchsorted(cumulated, drawn * cumulated[:, -1:], right=True).flatten()  # right: never one of probability 0
+    returned = {"processed_logits": logits, "processed_logprobs": logprobs}
+    return tokens.clamp_(max=logits.shape[-1] - 1), returned.get(self.logprobs_mode)
+
+
+def _normalise(self, x, residual=None):
+    """RMSNorm by vLLM's own kernel, which it leaves out on a CPU: x, or (x, residual) after x + residual, in place."""
+    if residual is not None:
+        torch.ops._C.fused_add_rms_norm(x, residual, self.weight.data, self.variance_epsilon)
+        return x, residual
+    out = torch.empty_like(x)
+    torch.ops._C.rms_norm(out, x, self.weight.data, self.variance_epsilon)
+    return out
+
+
+def _patch_vllm():
+    topk_topp_sampler.TopKTopPSampler.forward_cpu = _sample
+    RMSNorm.forward_cpu = _normalise
+    # vLLM compiles this line at its first call, which takes 10 s and a C++ compiler: run it as it is.
+    sampler.batched_count_greater_than = inspect.unwrap(sampler.batched_count_greater_than)
+
+
+_patch_vllm()
+
+
 # --- the engine -------------------------------------------------------------------------------------------------------
 
 
@@ -193,13 +277,11 @@ class Engine:
     def __init__(self, model, folder, max_seq_length, max_lora_rank, seed):
         self.policy = model  # later the PeftModel around it
         self.base_name, self.max_lora_rank, self.requests = Path(folder).resolve().name, max_lora_rank, 0
-        threads = torch.get_num_threads()
+        count = torch.get_num_threads()
         # oneDNN's handler packs a copy and empties the parameter: nothing could be pushed into it.
         _custom_ops._supports_onednn = False
         # It would bind all of this process's memory, the policy's too, to one NUMA node.
         torch.ops._C.init_cpu_memory_env = lambda nodes: None
-        for module, name in COMPILED:
-            setattr(module, name, inspect.unwrap(getattr(module, name)))
         # A notebook's stdout may have no file number, which vLLM asks for: give it the process's own while it starts.
         with contextlib.redirect_stdout(sys.__stdout__):
             self.llm = LLM(
@@ -215,7 +297,7 @@ class Engine:
                 use_tqdm_on_load=False,
             )
         torch.set_num_threads = _set_num_threads
-        torch.set_num_threads(threads)
+        torch.set_num_threads(count)
         self.base = _base_weights(model)
         self.changed = set()  # the names of the weights that are not the base's now
         self._push(self.base, {}, BASE)
@@ -341,6 +423,9 @@ class FastLanguageModel(unsloth.FastLanguageModel):
         kwargs["use_gradient_checkpointing"] = False
         peft_model = unsloth.FastLanguageModel.get_peft_model(model, r, *args, **kwargs)
         peft_model.save_lora = functools.partial(_save_lora, peft_model)
+        for module in peft_model.modules():
+            if isinstance(module, LoraLayer) and hasattr(module, "lora_variant"):
+                _one_product(module)
         if engine:
             _check_plain_lora(peft_model.peft_config["default"].to_dict(), "this adapter")
             engine.policy = peft_model
@@ -431,11 +516,22 @@ def _packed_logps(
     return logps, entropies if compute_entropy else None, None
 
 
+def _adapts(function):
+    """`function`, which first looks how many cores others use."""
+
+    @functools.wraps(function)
+    def wrapper(*args, **kwargs):
+        threads.adapt()
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
 def _patch_trl():
     """Makes TRL's trainer roll out on the engine, score packed rows, and train in float32."""
     grpo_trainer.VLLMGeneration = CPUGeneration
     original = GRPOTrainer._get_per_token_logps_and_entropies
-    GRPOTrainer._get_per_token_logps_and_entropies = functools.wraps(original)(_packed_logps)
+    GRPOTrainer._get_per_token_logps_and_entropies = functools.wraps(original)(_adapts(_packed_logps))
     config_init, trainer_init = GRPOConfig.__init__, GRPOTrainer.__init__
 
     @functools.wraps(config_init)
@@ -458,3 +554,4 @@ def _patch_trl():
 
 
 _patch_trl()
+LLMEngine.step, Trainer.training_step = _adapts(LLMEngine.step), _adapts(Trainer.training_step)
