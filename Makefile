@@ -1,13 +1,14 @@
 # `make` alone lists the targets; each one that needs .venv brings it up to date first.
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart aha test test-browser bench lab llama.cpp chat tiny-model lock clean
+.PHONY: help setup quickstart aha test test-browser bench bench-growth lab llama.cpp chat tiny-model lock clean
 
 PYTHON := .venv/bin/python
 # tcmalloc (Debian: libtcmalloc-minimal4), where it is installed, spares torch some memory management;
 # it has to be there before Python starts.
 TCMALLOC := $(firstword $(wildcard /usr/lib/x86_64-linux-gnu/libtcmalloc_minimal.so.4 /usr/lib64/libtcmalloc_minimal.so.4))
 TRAIN := $(if $(TCMALLOC),LD_PRELOAD=$(TCMALLOC) )$(PYTHON)
-NOTEBOOKS := $(sort $(wildcard notebooks/[0-9]*.ipynb))
+# The longest first, by the README's table of chapters: in the end no worker waits long for another.
+NOTEBOOKS = $(shell awk -F '[()|]' '/ min \|$$/ { print $$(NF - 1) + 0, $$3 }' README.md | LC_ALL=C sort -rn | cut -d ' ' -f 2)
 # A kernel called python3 in the user's home must not run the notebooks.
 export JUPYTER_PREFER_ENV_PATH := 1
 
@@ -38,10 +39,11 @@ aha: setup ## train all parameters in the background (chapter 11); killed, it re
 	@echo "  resume:  make aha"
 	@echo "When it has finished, the executed notebook is $(AHA).ipynb"
 
-test: setup ## run the package's tests, then every notebook
-	$(PYTHON) -m pytest notebooks/tests
-	$(if $(NOTEBOOKS),$(TRAIN) -m pytest -x --nbval-lax --nbval-current-env --nbval-cell-timeout=1200 \
-		--nbval-sanitize-with notebooks/tests/sanitize.cfg $(NOTEBOOKS))
+# A test file, and a notebook, stays in one worker (loadscope); notebooks/conftest.py says how many there are.
+test: setup ## run the package's tests, then every notebook, on all cores
+	$(PYTHON) -m pytest -n auto --dist loadscope notebooks/tests
+	$(TRAIN) -m pytest -x -n auto --dist loadscope --no-loadscope-reorder --nbval-lax --nbval-current-env \
+		--nbval-cell-timeout=1200 --nbval-sanitize-with notebooks/tests/sanitize.cfg $(NOTEBOOKS)
 
 # Playwright stays out of .venv; the browser is Debian's chromium or any other on PATH.
 CHAPTERS := 00_quickstart.ipynb 02_load_model_4bit.ipynb
@@ -52,8 +54,11 @@ test-browser: setup ## run two notebooks in JupyterLab and a real browser (other
 		mv outputs/playwright.part outputs/playwright-$(PLAYWRIGHT); }
 	PYTHONPATH=outputs/playwright-$(PLAYWRIGHT) $(TRAIN) notebooks/tests/browser.py $(CHAPTERS)
 
-bench: setup ## time a training step: stock Unsloth and TRL against this project's engine
+bench: setup ## time a training step: stock Unsloth and TRL against this project's engine, alone and beside others
 	PYTHONPATH=notebooks $(TRAIN) -m grpo_kit.bench
+
+bench-growth: setup ## time and memory against sizes and steps, as curves with exponents (at most 10 minutes)
+	PYTHONPATH=notebooks $(TRAIN) -m grpo_kit.growth
 
 # In a container one is often root, which JupyterLab refuses unless it is told.
 lab: setup ## open the notebooks in JupyterLab

@@ -1,8 +1,37 @@
 """Pytest's settings for the tests and, through nbval, the notebooks. Its folder, which pytest puts on sys.path, holds grpo_kit."""
 
+import os
+import shutil
 from collections import Counter
+from pathlib import Path
 
+import psutil
+import pytest
+
+from grpo_kit.threads import cores
+
+WORKER_BYTES = 4e9  # for the largest notebook
 seconds = Counter()
+
+
+def available_memory(cgroup="/sys/fs/cgroup"):
+    """Bytes that the machine has available, or that its container may take if those are fewer."""
+    files = [Path(cgroup, name) for name in ("memory.max", "memory/memory.limit_in_bytes")]  # version 2, version 1
+    limits = [file.read_text().strip() for file in files if file.is_file()]
+    return min([psutil.virtual_memory().available, *(int(limit) for limit in limits if limit != "max")])
+
+
+def pytest_xdist_auto_num_workers():
+    """How many workers `-n auto` means: one a core, as far as the memory goes; a single one where they would share a GPU."""
+    if shutil.which("nvidia-smi"):
+        return 1
+    return max(1, min(cores(), int(available_memory() // WORKER_BYTES)))
+
+
+def pytest_xdist_setupnodes(specs):
+    """Before the workers start: their share of the cores, which they and the kernels that they start inherit."""
+    if len(specs) > 1:
+        os.environ["OMP_NUM_THREADS"] = str(max(1, cores() // len(specs)))
 
 
 def pytest_collectstart(collector):
@@ -10,11 +39,33 @@ def pytest_collectstart(collector):
         collector.skip_compare += ("stderr",)  # warnings and progress bars differ from run to run
 
 
+@pytest.hookimpl(trylast=True)  # after the terminal, which is to show the failure
 def pytest_runtest_logreport(report):
+    """Counts the seconds; with -x, a worker's failure ends the others too, whom xdist would let finish their notebooks."""
     seconds[report.nodeid.partition("::")[0]] += report.duration
+    if report.failed and hasattr(report, "node") and report.node.config.getoption("maxfail") == 1:
+        raise pytest.Session.Failed(f"{report.nodeid} failed")
 
 
 def pytest_terminal_summary(terminalreporter):
     for path, spent in seconds.items():
         if path.endswith(".ipynb"):
             terminalreporter.write_line(f"{path}: {spent:.0f} s")
+
+
+@pytest.fixture
+def all_cores():
+    """Torch with a thread a core, also in a worker that has a share of them; gives their number, 2 or more."""
+    import torch
+
+    from grpo_kit import threads
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads.cores())
+    threads._most.cache_clear()
+    if threads._most() < 2:
+        pytest.skip("one core, or products whose bits depend on the number of threads, which then stays as it is")
+    yield threads._most()
+    torch.set_num_threads(before)
+    threads._most.cache_clear()
+    threads._adapter = None

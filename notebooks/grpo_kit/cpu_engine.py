@@ -7,7 +7,7 @@ samples are the policy's own, up to float32 rounding (about 1e-6), and need no c
 Only this module knows the insides of vLLM, TRL and Unsloth, and it checks at import what it relies on.
 
 Memory: 1 GiB for the engine's KV cache (VLLM_CPU_KVCACHE_SPACE) and 8 bytes a parameter, one float32 copy for the
-engine and one for the training forward. A process has one engine: loading a second model ends the first one's.
+engine and one for the training forward. A process has one engine: it ends with its model, or when a second is loaded.
 """
 
 import contextlib
@@ -20,6 +20,7 @@ import logging
 import os
 import sys
 import tempfile
+import weakref
 from pathlib import Path
 
 TRIED = {
@@ -71,7 +72,7 @@ transformers_logging.disable_progress_bar()  # a local folder loads in a second
 BASE, LIVE = "the base model", "the policy"  # what the engine can hold, beside a saved adapter
 PACK, BATCH = 512, 1024  # tokens in a packed row and in a scoring forward, at most
 _set_num_threads = torch.set_num_threads  # vLLM puts a function in its place that does nothing
-_engine = None  # the one of this process
+_engine = lambda: None  # noqa: E731  a weak reference to the one of this process: it lives as long as its model
 
 
 def _check_names():
@@ -296,6 +297,7 @@ class Engine:
                 enable_chunked_prefill=False,  # half a prompt with a seed of its own would need a generator that can step back
                 use_tqdm_on_load=False,
             )
+        gc.unfreeze()  # vLLM freezes all there is, the policy too: it would outlive its last reference
         torch.set_num_threads = _set_num_threads
         torch.set_num_threads(count)
         self.base = _base_weights(model)
@@ -394,9 +396,8 @@ class FastLanguageModel(unsloth.FastLanguageModel):
             raise FileNotFoundError(f"{model_name} is no folder here: without a GPU, name a downloaded model's folder.")
         if str(dtype).removeprefix("torch.") not in ("None", "float32"):
             raise ValueError(f"dtype={dtype}: without a GPU everything is computed in float32, pass dtype=None.")
-        if _engine is not None:
-            _engine.close()
-            _engine = None
+        if (engine := _engine()) is not None:
+            engine.close()
         model, tokenizer = unsloth.FastLanguageModel.from_pretrained(
             str(model_name),
             max_seq_length,
@@ -410,8 +411,9 @@ class FastLanguageModel(unsloth.FastLanguageModel):
         if fast_inference:
             if isinstance(model, PeftModel):
                 raise ValueError(f"{model_name} is an adapter: load its base model, then the adapter with load_lora.")
-            model.cpu_engine = _engine = Engine(model, model_name, max_seq_length, max_lora_rank, random_state)
-            model.fast_generate, model.load_lora = _engine.generate, _engine.load_lora
+            model.cpu_engine = engine = Engine(model, model_name, max_seq_length, max_lora_rank, random_state)
+            model.fast_generate, model.load_lora = engine.generate, engine.load_lora
+            _engine = weakref.ref(engine)
         return model, tokenizer
 
     @staticmethod

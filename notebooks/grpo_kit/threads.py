@@ -78,10 +78,10 @@ def _waited():
 
 @cache
 def _most():
-    """The number of threads torch chose at first, or 0 where fewer of them would change the bits of a product."""
+    """The number of threads at first, or 0 where fewer of them would change the bits of a product."""
     import torch
 
-    threads, same = torch.get_num_threads(), True
+    threads, same = min(torch.get_num_threads(), cores()), True
     generator = torch.Generator().manual_seed(0)
     for m, k, n in ((16, 2048, 256), (256, 2048, 16), (64, 256, 256)):  # long sums, as in the gradient of an adapter
         a, b = torch.randn(m, k, generator=generator), torch.randn(k, n, generator=generator)

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import types
+import weakref
 from pathlib import Path
 
 import pytest
@@ -231,6 +232,87 @@ def test_packed_log_probs_are_trls(run):
         assert (our_grads[name] - grads[name]).norm() <= 1e-4 * grads[name].norm(), name
 
 
+def test_one_product_for_base_and_adapter_is_pefts(run):
+    layers = [m for m in run.model.modules() if isinstance(m, cpu_engine.LoraLayer)]
+    assert len(layers) == 14
+    for layer in layers:
+        x = torch.randn(3, 5, layer.in_features, requires_grad=True)
+        trained = [x, layer.lora_A["default"].weight, layer.lora_B["default"].weight]
+        found = []
+        for forward in (type(layer).forward.__get__(layer), layer.forward):
+            y = forward(x)
+            found.append((y, *torch.autograd.grad(y.sin().sum(), trained)))
+        assert "LoraProduct" in type(y.grad_fn).__name__
+        for theirs, ours in zip(*found):
+            torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+        with run.model.disable_adapter():
+            assert torch.equal(layer(x), layer.get_base_layer()(x))
+
+
+def test_a_layer_that_is_not_plain_lora_is_left_to_peft(run):
+    layer = next(m for m in run.model.modules() if isinstance(m, cpu_engine.LoraLayer))
+    dropout, x = layer.lora_dropout["default"], torch.randn(2, layer.in_features)
+    layer.lora_dropout["default"] = torch.nn.Dropout(0.5)
+    assert "LoraProduct" not in type(layer(x).grad_fn).__name__
+    layer.lora_dropout["default"] = dropout
+    layer.lora_A.bfloat16(), layer.lora_B.bfloat16()
+    assert "LoraProduct" not in type(layer(x).grad_fn).__name__
+    layer.lora_A.float(), layer.lora_B.float()
+    assert "LoraProduct" in type(layer(x).grad_fn).__name__
+
+
+def test_the_number_of_threads_changes_no_bit(run, folders, tmp_path, monkeypatch, all_cores):
+    count, trained = iter(range(10_000)), []
+    for change in (lambda: None, lambda: torch.set_num_threads(1 + next(count) % 2)):  # another number at each token
+        monkeypatch.setattr(cpu_engine.threads, "adapt", change)
+        torch.set_num_threads(all_cores)
+        model, tokenizer = load(folders["tied"])
+        trainer = trainer_for(model, tokenizer, tmp_path)
+        trainer.train()
+        trained.append([*lora_tensors(model).values(), torch.tensor([log["reward"] for log in trainer.state.log_history[:-1]])])
+    assert next(count) > 20
+    assert all(torch.equal(one, other) for one, other in zip(*trained))
+
+
+def test_tokens_are_drawn_as_often_as_they_are_likely():
+    probabilities = torch.tensor([0.0, 0.5, 0.0, 0.3, 0.15, 0.05, 0.0])
+    logits = probabilities.log().expand(20_000, -1).clone()
+    sampler = types.SimpleNamespace(logprobs_mode="processed_logprobs")
+    torch.manual_seed(0)
+    tokens, logprobs = cpu_engine._sample(sampler, logits, {}, None, None)
+    counts = torch.bincount(tokens, minlength=7)
+    expected = 20_000 * probabilities
+    assert not counts[probabilities == 0].any()
+    assert ((counts - expected) ** 2 / expected)[probabilities > 0].sum() < 16.3  # chi-squared, 3 degrees, p = 0.001
+    torch.testing.assert_close(logprobs.exp()[0], probabilities)
+
+
+def test_a_row_with_a_seed_draws_the_same_whoever_is_beside_it():
+    logits, sampler = torch.randn(6, 50), types.SimpleNamespace(logprobs_mode="raw_logprobs")
+    alone, _ = cpu_engine._sample(sampler, logits[3:4], {0: torch.Generator().manual_seed(5)}, None, None)
+    among, nothing = cpu_engine._sample(sampler, logits, {3: torch.Generator().manual_seed(5)}, None, None)
+    assert among[3] == alone[0] and nothing is None
+
+
+def test_only_what_top_k_leaves_is_drawn():
+    sampler = types.SimpleNamespace(logprobs_mode="processed_logits")
+    logits = torch.randn(2_000, 9)
+    tokens, kept = cpu_engine._sample(sampler, logits.clone(), {}, torch.full((2_000,), 2), None)
+    assert ((logits > logits.gather(1, tokens[:, None])).sum(1) < 2).all() and kept.isinf().sum() == 2_000 * 7
+
+
+@pytest.mark.parametrize("rows", [1, 70])
+def test_vllms_norm_is_the_norm(rows):
+    norm = types.SimpleNamespace(weight=torch.nn.Parameter(torch.rand(256)), variance_epsilon=1e-6)
+    x, residual = torch.randn(rows, 256), torch.randn(rows, 256)
+    right = torch.nn.functional.rms_norm(x, (256,), norm.weight, 1e-6)
+    torch.testing.assert_close(cpu_engine._normalise(norm, x), right, atol=1e-5, rtol=1e-5)
+    total = x + residual
+    ours, kept = cpu_engine._normalise(norm, x.clone(), residual.clone())
+    torch.testing.assert_close(ours, torch.nn.functional.rms_norm(total, (256,), norm.weight, 1e-6), atol=1e-5, rtol=1e-5)
+    assert torch.equal(kept, total)
+
+
 def test_packs_stay_within_their_size_and_lose_nothing(monkeypatch):
     monkeypatch.setattr(cpu_engine, "PACK", 16)
     ids, mask = torch.arange(1, 61).view(6, 10), torch.ones(6, 10, dtype=torch.long)
@@ -400,6 +482,24 @@ def test_the_next_model_takes_the_engines_place(folders):
 def resident():
     gc.collect()
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+def test_an_engine_ends_with_its_model(folders, tmp_path):
+    def threads():
+        return [file.read_text().strip() for file in Path("/proc/self/task").glob("*/comm")]
+
+    counts = []
+    for _ in range(3):
+        model, tokenizer = load(folders["tied"])
+        trainer = trainer_for(model, tokenizer, tmp_path, steps=1)
+        trainer.train()
+        engine, during = weakref.ref(model.cpu_engine), threads()
+        del model, tokenizer, trainer
+        gc.collect()
+        assert engine() is None and any("gloo" in name for name in during)
+        counts.append(len(threads()))
+        assert not any("gloo" in name for name in threads())
+    assert counts[2] == counts[1] < len(during)
 
 
 def test_loading_again_does_not_pile_up_memory(folders):

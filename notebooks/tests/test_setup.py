@@ -8,6 +8,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import conftest
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -180,7 +181,7 @@ def make(*arguments, cwd=ROOT):
 
 def test_make_alone_lists_the_targets():
     lines = make().stdout.splitlines()
-    targets = "setup quickstart aha test test-browser bench lab llama.cpp chat tiny-model lock clean".split()
+    targets = "setup quickstart aha test test-browser bench bench-growth lab llama.cpp chat tiny-model lock clean".split()
     assert [line.split()[:2] for line in lines] == [["make", target] for target in targets]
     assert all(len(line.split()) > 4 for line in lines)
 
@@ -190,9 +191,46 @@ def test_training_preloads_tcmalloc_only_where_it_is():
     assert "LD_PRELOAD" not in make("-n", "bench", "TCMALLOC=").stdout
 
 
+@pytest.mark.parametrize("cores, gigabytes, gpu, workers", [
+    (2, 24, None, 2), (16, 24, None, 6), (16, 7.9, None, 1), (2, 1, None, 1), (1, 64, None, 1), (16, 64, "/usr/bin/nvidia-smi", 1)])
+def test_a_worker_has_a_core_and_4_gb_and_no_other_one_on_its_gpu(monkeypatch, cores, gigabytes, gpu, workers):
+    monkeypatch.setattr(conftest, "cores", lambda: cores)
+    monkeypatch.setattr(conftest, "available_memory", lambda: int(gigabytes * 1e9))
+    monkeypatch.setattr(shutil, "which", lambda name: gpu)
+    assert conftest.pytest_xdist_auto_num_workers() == workers
+
+
+@pytest.mark.parametrize("file", ["memory.max", "memory/memory.limit_in_bytes"])
+@pytest.mark.parametrize("limit, fewer", [("1000\n", True), ("9223372036854771712\n", False), ("max\n", False)])
+def test_the_memory_is_what_the_container_may_take(tmp_path, file, limit, fewer):
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text(limit)
+    assert (conftest.available_memory(tmp_path) == 1000) == fewer
+    assert 1000 < conftest.available_memory(tmp_path / "nothing") < 1e15
+
+
+@pytest.mark.parametrize("workers, threads", [(1, "7"), (2, "4"), (3, "2"), (8, "1"), (9, "1")])
+def test_the_workers_share_the_cores(monkeypatch, workers, threads):
+    monkeypatch.setattr(conftest, "cores", lambda: 8)
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    conftest.pytest_xdist_setupnodes(["popen"] * workers)
+    assert os.environ["OMP_NUM_THREADS"] == threads
+
+
+def test_make_test_runs_files_and_notebooks_side_by_side_the_longest_notebook_first():
+    commands = [line for line in make("-n", "test").stdout.replace("\\\n", "").splitlines() if " -m pytest " in line]
+    assert len(commands) == 2 and all("-n auto --dist loadscope" in command for command in commands)
+    assert {"-x", "--no-loadscope-reorder", "--nbval-cell-timeout=1200"} <= set(commands[1].split())
+    run = re.findall(r"notebooks/\d\S+", commands[1])
+    assert sorted(run) == sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("notebooks/[0-9]*.ipynb"))
+    minutes = dict(re.findall(r"\((notebooks/\S+?)\).*\| ([\d.]+) min \|", (ROOT / "README.md").read_text("utf-8")))
+    times = [float(minutes[path]) for path in run]
+    assert times == sorted(times, reverse=True)
+
+
 @pytest.fixture
 def clone(tmp_path):
-    """A clone with this project's .venv; `clone(name, cell)` puts a notebook of one cell into it and gives its folder."""
+    """A clone with this project's .venv; `clone(name, *cells)` puts a notebook into it and gives its folder."""
     import sys
 
     import nbformat
@@ -202,8 +240,8 @@ def clone(tmp_path):
     (tmp_path / ".venv").symlink_to(sys.prefix)
     (tmp_path / "notebooks").mkdir()
 
-    def write(name, cell):
-        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)])
+    def write(name, *cells):
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
         nbformat.write(notebook, tmp_path / f"notebooks/{name}.ipynb")
         return tmp_path
 
@@ -240,6 +278,20 @@ def wait_for(happened, seconds=30):
     while not happened():
         assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.1)
+
+
+def test_a_failing_cell_is_named_and_ends_the_other_notebooks_soon(clone):
+    clone("fails", "import pathlib, time", "while not pathlib.Path('kernel').exists(): time.sleep(0.1)", "raise ValueError('on purpose')")
+    folder = clone("goes_on", "import os; open('kernel', 'w').write(str(os.getpid()))", "import time; time.sleep(600)")
+    shutil.copy(ROOT / "notebooks/conftest.py", folder / "notebooks")
+    (folder / "notebooks/grpo_kit").symlink_to(ROOT / "notebooks/grpo_kit")
+    command = [folder / ".venv/bin/python", *"-m pytest -x -n 2 --dist loadscope --nbval-lax --nbval-current-env".split()]
+    files = ["notebooks/fails.ipynb", "notebooks/goes_on.ipynb"]
+    done = subprocess.run([*command, *files], cwd=folder, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and "ValueError: on purpose" in re.sub(r"\x1b\[[\d;]*m", "", done.stdout)
+    assert re.search(r"^FAILED notebooks/fails.ipynb::Cell 2", done.stdout, re.M)
+    assert re.search(r"^notebooks/fails.ipynb: \d+ s$", done.stdout, re.M)
+    assert not Path(f"/proc/{(folder / 'notebooks/kernel').read_text()}").exists()
 
 
 def test_aha_runs_in_the_background_alone_and_again_after_a_kill(clone):
