@@ -500,11 +500,12 @@ def _packed_logps(
         tokens, positions, segments, targets, place = rows.unbind(-1)
         mine, theirs = segments[:, :, None], segments[:, None, :]  # a token sees the prompt and its own completion
         sees = ((theirs == mine) | (theirs == 0)) & torch.ones(longest, longest, dtype=torch.bool).tril()
+        mask = torch.where(sees, 0.0, -torch.inf)[:, None]  # of numbers: of booleans each layer would make its own
         with self.accelerator.autocast():
             outputs = model(
                 input_ids=tokens,
                 position_ids=positions,
-                attention_mask=sees[:, None],
+                attention_mask=mask,
                 shift_labels=targets,
                 fused_lm_head=True,
             )

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from grpo_kit.llama_build import import_built
+from grpo_kit.threads import share
 
 EXPORTS = Path("outputs/07_export")
 GGUF_METHODS = ["f16", "q8_0", "q5_k_m", "q4_k_m"]  # of `save_gguf`, from large to small
@@ -243,9 +244,9 @@ class GGUFModel:
     """
 
     def __init__(self, file, context):
-        cores = len(os.sched_getaffinity(0))
+        threads = share()
         self.llama = import_built("llama_cpp").Llama(
-            str(file), n_ctx=context, n_threads=cores, n_threads_batch=cores, n_gpu_layers=-1, verbose=False)
+            str(file), n_ctx=context, n_threads=threads, n_threads_batch=threads, n_gpu_layers=-1, verbose=False)
 
     def __enter__(self):
         return self

@@ -23,6 +23,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from grpo_kit.threads import share
+
 LLAMA_SOURCE = "llama-cpp-python==0.3.36"
 LLAMA_NEEDS = ["diskcache==5.6.3"]  # what llama-cpp-python imports beside this repository's packages
 CMAKE_OPTIONS = [
@@ -127,7 +129,7 @@ def _build(work, exporter, packages):
         archive.extractall(work, filter=lambda member, to: tarfile.data_filter(member, to) if _used(member.name) else None)
     root = next(work.glob("llama_cpp_python-*/"))
     source = root / "vendor/llama.cpp"
-    print(f"2/3 compiling llama.cpp on {len(os.sched_getaffinity(0))} cores", flush=True)
+    print(f"2/3 compiling llama.cpp on {share()} cores", flush=True)
     _compile(source, dict(os.environ, PATH=f"{work / 'tools/bin'}:{os.environ['PATH']}", PYTHONPATH=str(work / "tools")))
     print(f"3/3 putting it into {_short(exporter.parent)}", flush=True)
     shutil.move(root / "llama_cpp", new)
@@ -156,7 +158,7 @@ def _compile(source, environment):
     build, log = source / "build", []
     configure = ["cmake", "-S", source, "-B", build, "-G", "Ninja", *CMAKE_OPTIONS, *os.environ.get("CMAKE_ARGS", "").split()]
     _run(configure, "cmake does not accept this machine", env=environment)
-    command = ["cmake", "--build", build, "--target", "llama-quantize", "--parallel", str(len(os.sched_getaffinity(0)))]
+    command = ["cmake", "--build", build, "--target", "llama-quantize", "--parallel", str(share())]
     began, shown = time.monotonic(), 0
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment) as process:
         try:

@@ -44,6 +44,11 @@ def cores():
     return max(1, int(min(len(os.sched_getaffinity(0)), quota())))
 
 
+def share():
+    """How many threads a program started from here should use: OMP_NUM_THREADS where it is set, or all `cores`."""
+    return int(os.environ.get("OMP_NUM_THREADS") or cores())
+
+
 def prepare():
     """Sets what libgomp and MKL read while they are loaded; what the reader has set already is kept.
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import pytest
@@ -68,33 +69,37 @@ def test_the_table_has_no_bf16_where_the_cpu_has_none():
     assert "bf16" not in bench.table(results) and bench.table(results).splitlines()[0].split() == list(results)
 
 
-def test_a_steps_flops_are_those_counted_by_hand():
-    from peft import LoraConfig, get_peft_model
-    from transformers import LlamaConfig, LlamaForCausalLM
+class Tiny(torch.nn.Module):
+    """One attention and one MLP product, 8 to 8 and 8 to 12, an adapter of rank 2 on the first, a head of 10; named as PEFT's."""
 
-    config = LlamaConfig(vocab_size=10, hidden_size=8, intermediate_size=12, num_hidden_layers=1, num_attention_heads=2, head_dim=4)
-    lora = LoraConfig(r=2, target_modules=["q_proj"])
-    model = get_peft_model(LlamaForCausalLM(config), lora)
-    linear, head, adapter = 4 * 8 * 8 + 3 * 8 * 12, 8 * 10, 2 * (8 + 8)
-    for share, fed, seen in (  # one prompt of 4 tokens, completions of 2 and 3
-        (True, 4 + 2 + 3, 4 * 4 / 2 + (4 * 2 + 2 * 2 / 2) + (4 * 3 + 3 * 3 / 2)),
-        (False, 4 + 4 + 2 + 3, 4 * 4 + (4 * 2 + 2 * 2 / 2) + (4 * 3 + 3 * 3 / 2)),
-    ):
-        products = 3 * 2 * (linear * fed + head * 5) + (1 + 2) * 2 * adapter * fed
-        attention = 4 * (2 * seen * 2 * 8)  # scores and sums over 8 = 2 heads x 4: forward twice, backward as two
-        assert step_cost.step_flops(model, [(4, [2, 3])], share) == products + attention
+    config = types.SimpleNamespace(num_hidden_layers=1, num_attention_heads=2, head_dim=4)
+
+    def __init__(self):
+        super().__init__()
+        names = {"q_proj.base_layer": (8, 8), "q_proj.lora_A": (8, 2), "q_proj.lora_B": (2, 8), "up_proj": (8, 12), "lm_head": (8, 10)}
+        self.q_proj = torch.nn.Module()
+        for name, (inner, outer) in names.items():
+            owner, _, own = name.rpartition(".")
+            self.get_submodule(owner).add_module(own, torch.nn.Linear(inner, outer, bias=False).requires_grad_("lora" in name))
+
+    def get_base_model(self):
+        return self
 
 
 def test_the_layers_counted_are_the_frozen_ones():
-    from peft import LoraConfig, get_peft_model
+    found = [(name, m.in_features, m.out_features) for name, m in step_cost.linear_layers(Tiny())]
+    assert sorted(found) == [("lm_head", 8, 10), ("q_proj", 8, 8), ("up_proj", 8, 12)]
 
-    class Model(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.proj, self.lm_head = torch.nn.Linear(2, 3), torch.nn.Linear(3, 5)
 
-    model = get_peft_model(Model(), LoraConfig(r=1, target_modules=["proj"]))
-    assert [(name, m.out_features) for name, m in step_cost.linear_layers(model)] == [("proj", 3), ("lm_head", 5)]
+def test_a_steps_flops_are_those_counted_by_hand():
+    linear, adapter, head = 8 * 8 + 8 * 12, 8 * 2 + 2 * 8, 8 * 10
+    # A prompt of 4 tokens and completions of 2 and 3. A completion's token attends to the prompt and half of its completion.
+    completions = (4 * 2 + 2 * 2 / 2) + (4 * 3 + 3 * 3 / 2)
+    for share, fed, seen in ((True, 4 + 2 + 3, 4 * 4 / 2 + completions), (False, 4 + 4 + 2 + 3, 2 * 4 * 4 / 2 + completions)):
+        products = 3 * (linear * fed + head * 5)  # generate, score, and the gradient of the activations
+        products += (1 + 2) * adapter * fed  # score, and the gradients of the activations and of the adapter
+        attention = (1 + 1 + 2) * (2 * 8 * seen)  # queries by keys, and by values: 8 numbers each; the gradient has two of each
+        assert step_cost.step_flops(Tiny(), [(4, [2, 3])], share) == 2 * (products + attention)
 
 
 # --- bench: processes ---
@@ -113,7 +118,7 @@ def gone(pid):
 
 
 def test_the_busy_process_ends_with_its_parent():
-    code = "from grpo_kit import bench\nwith bench.neighbour('busy', []): print(__import__('subprocess'), flush=True); import time; time.sleep(60)"
+    code = "import time; from grpo_kit import bench\nwith bench.neighbour('busy', []): print('runs', flush=True); time.sleep(60)"
     env = os.environ | {"PYTHONPATH": str(ROOT / "notebooks")}
     parent = subprocess.Popen([sys.executable, "-c", code], env=env, stdout=subprocess.PIPE, text=True)
     try:
@@ -151,7 +156,7 @@ def test_alone_nothing_runs_beside():
 def test_the_twin_is_past_its_warm_up_and_its_early_end_is_told():
     code = "import time; time.sleep(0.3); print({'step_time': 1}, flush=True); time.sleep(0.7)"
     began = time.monotonic()
-    with pytest.raises(SystemExit, match="step_time.*\n.*'twin' ended too early"):
+    with pytest.raises(SystemExit, match="(?s)step_time.*'twin' ended too early"):
         with bench.neighbour("twin", [sys.executable, "-c", code]):
             assert time.monotonic() - began > 0.3
             time.sleep(1)
@@ -216,7 +221,7 @@ def test_points_of_a_process_each_stop_where_the_time_ends(monkeypatch):
 
     def part(name, sizes, seconds):
         asked.append(sizes[0])
-        return [{"size": sizes[0], "seconds": {1: 20, 4: 30}[sizes[0]]}], []
+        return [{"size": sizes[0], "seconds": {1: 20, 4: 60}[sizes[0]]}], []
 
     monkeypatch.setattr(growth, "part", part)
     found, sentences = growth.curve("parameters")
@@ -237,7 +242,7 @@ HELD = [{"threads": 9, "memory": 1.0, "engine": False}] * 3
         ([1.0] * 49 + [2.0] * 251, HELD, [True, True], ["2.00 GB after step 50, 2.00 GB after step 300, +0.0 %", "0 engines"]),
         ([2.0] * 299 + [2.11], HELD, [False, True], ["+5.5 % (bar 5 %)", "9 threads and 1.00 GB"]),
         ([2.0] * 299 + [1.5], HELD, [True, True], ["-25.0 %", "0 engines"]),
-        ([2.0] * 20, HELD, [True, True], ["after step 20. There was no time for 300 steps", "0 engines"]),
+        ([2.0] * 20, HELD, [True, True], ["after step 20, +0.0 % (bar 5 %). There was no time for 300 steps.", "0 engines"]),
         ([2.0] * 300, [*HELD[:2], HELD[2] | {"threads": 48}], [True, False], ["+0.0 %", "48 threads"]),
         ([2.0] * 300, [HELD[0] | {"engine": True}] * 3, [True, False], ["+0.0 %", "3 engines stayed behind"]),
     ],
