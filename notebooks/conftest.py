@@ -68,4 +68,4 @@ def all_cores():
     yield threads._most()
     torch.set_num_threads(before)
     threads._most.cache_clear()
-    threads._adapter = None
+    threads._count = None

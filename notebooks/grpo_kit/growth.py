@@ -70,8 +70,6 @@ def too_long(name, size, last, left, start=0.0):
 def points(name, sizes, seconds):
     """The points of a curve, [{size, step (s), memory (GB), threads, seconds}], and the sentences about those left out."""
     end, found = time.monotonic() + seconds, []
-    from grpo_kit import FastLanguageModel  # noqa: F401  before transformers, as it asks for
-
     with tempfile.TemporaryDirectory() as folder:
         source = random_model(folder, WIDTHS[sizes[0]]) if name == "parameters" else MODEL
         model, tokenizer = step_cost.load("ours", source, PROMPT + max(SIZES["length"]))
@@ -223,6 +221,9 @@ def main():
     parser = argparse.ArgumentParser(prog="python -m grpo_kit.growth", description=__doc__.splitlines()[0])
     parser.add_argument("--part", nargs="+", help=argparse.SUPPRESS)  # in a subprocess: name, seconds, sizes
     if arguments := parser.parse_args().part:
+        # Here, where no model has a name: the libraries keep exceptions of their import, and with them the frames it was in.
+        from grpo_kit import FastLanguageModel  # noqa: F401
+
         name, seconds, sizes = arguments[0], float(arguments[1]), [int(size) for size in arguments[2:]]
         alone = {"long run": lambda: long_run(seconds), "rounds": rounds}
         return print("\n" + json.dumps(alone[name]() if name in alone else points(name, sizes, seconds)))

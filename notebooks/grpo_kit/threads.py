@@ -21,7 +21,7 @@ INTERVAL = 0.3  # seconds between two looks at the threads
 OLD = 10  # seconds after which a look says nothing about now
 TOO_LONG = 0.25  # seconds of waiting a second, of all threads together: a busy neighbour makes it 0.5 or more
 PAUSE = 2  # seconds before a thread more is tried
-_adapter = None
+_count = None
 
 
 def quota(root="/sys/fs/cgroup", own="/proc/self/cgroup"):
@@ -97,7 +97,7 @@ def _most():
     return threads if same else 0
 
 
-class Adapter:
+class ThreadCount:
     """Chooses the number of threads, 1 to `most`, from how long they wait for cores; starts with `most`.
 
     A thread less where they wait, a thread more on trial where they do not: after PAUSE seconds, and after twice as
@@ -125,15 +125,15 @@ class Adapter:
 
 def adapt():
     """Sets torch's threads to as many as find a core; cheap enough for every token."""
-    global _adapter
+    global _count
     now = time.monotonic()
-    if _adapter and now - _adapter.last[0] < INTERVAL or not _most():
+    if _count and now - _count.last[0] < INTERVAL or _most() < 2:
         return
-    if _adapter is None:
-        _adapter = Adapter(_most(), now, _waited())
+    if _count is None:
+        _count = ThreadCount(_most(), now, _waited())
         return
     import torch
 
-    threads = _adapter.look(now, _waited())
+    threads = _count.look(now, _waited())
     if threads != torch.get_num_threads():
         torch.set_num_threads(threads)

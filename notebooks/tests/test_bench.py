@@ -164,7 +164,7 @@ def test_the_twin_is_past_its_warm_up_and_its_early_end_is_told():
 
 def test_a_failed_run_shows_its_errors():
     with pytest.raises(SystemExit, match="(?s)no such thing.*ended with 3"):
-        bench.result([sys.executable, "-c", "import sys; print('no such thing', file=sys.stderr); sys.exit(3)"])
+        bench.result([sys.executable, "-c", "import sys; print('no such', 'thing', file=sys.stderr); sys.exit(3)"])
     assert bench.result([sys.executable, "-c", "print('noise'); print([1])"]) == [1]
 
 

@@ -77,14 +77,14 @@ class Neighbours:
 
     def __init__(self, most):
         self.now = self.waited = 0.0
-        self.adapter = threads.Adapter(most, 0.0, 0.0)
+        self.count = threads.ThreadCount(most, 0.0, 0.0)
 
     def go(self, seconds, waiting):
         counts = []
         for _ in range(round(seconds / threads.INTERVAL)):
             self.now += threads.INTERVAL
-            self.waited += threads.INTERVAL * (waiting if self.adapter.threads > 1 else 0.0)
-            counts.append(self.adapter.look(self.now, self.waited))
+            self.waited += threads.INTERVAL * (waiting if self.count.threads > 1 else 0.0)
+            counts.append(self.count.look(self.now, self.waited))
         return counts
 
 
@@ -107,8 +107,8 @@ def test_many_waiting_threads_go_at_once_and_one_always_stays():
 
 
 def test_a_pause_between_two_cells_is_no_neighbour():
-    adapter = threads.Adapter(2, 0.0, 0.0)
-    assert adapter.look(threads.OLD + 1, 20.0) == 2
+    count = threads.ThreadCount(2, 0.0, 0.0)
+    assert count.look(threads.OLD + 1, 20.0) == 2
 
 
 def test_threads_give_way_to_busy_processes(all_cores):
