@@ -499,7 +499,7 @@ def test_an_engine_ends_with_its_model(folders, tmp_path):
         assert engine() is None and any("gloo" in name for name in during)
         counts.append(len(threads()))
         assert not any("gloo" in name for name in threads())
-    assert counts[2] == counts[1] < len(during)
+    assert counts[2] <= counts[1] < len(during)
 
 
 def test_loading_again_does_not_pile_up_memory(folders):
