@@ -94,6 +94,8 @@ def _check_names():
         topk_topp_sampler.TopKTopPSampler.forward_cpu: "self logits generators k p",
         topk_topp_sampler.apply_top_k_top_p: "logits k p",
         RMSNorm.forward_native: "self x residual",
+        LLMEngine.step: "self",
+        Trainer.training_step: "self model inputs",
     }
     for function, names in relied_on.items():
         found = list(inspect.signature(function).parameters)
@@ -259,7 +261,7 @@ def _normalise(self, x, residual=None):
 def _patch_vllm():
     topk_topp_sampler.TopKTopPSampler.forward_cpu = _sample
     RMSNorm.forward_cpu = _normalise
-    # vLLM compiles this line at its first call, which takes 10 s and a C++ compiler: run it as it is.
+    # vLLM compiles this line at its first call, which takes seconds and a C++ compiler: run it as it is.
     sampler.batched_count_greater_than = inspect.unwrap(sampler.batched_count_greater_than)
 
 

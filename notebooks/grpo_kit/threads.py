@@ -16,10 +16,10 @@ import warnings
 from functools import cache
 from pathlib import Path
 
-SPINCOUNT = "500"  # turns of libgomp's waiting loop, 10 to 40 microseconds; its own default is 300,000
+SPINCOUNT = "500"  # turns of libgomp's waiting loop; its own default is 300,000
 INTERVAL = 0.3  # seconds between two looks at the threads
 OLD = 10  # seconds after which a look says nothing about now
-TOO_LONG = 0.25  # seconds of waiting a second, of all threads together: a busy neighbour makes it 0.5 or more
+TOO_LONG = 0.25  # seconds of waiting a second, of all threads together: a busy neighbour made it 0.5 in a trial
 PAUSE = 2  # seconds before a thread more is tried
 _count = None
 
