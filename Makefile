@@ -7,6 +7,9 @@ PYTHON := .venv/bin/python
 # it has to be there before Python starts.
 TCMALLOC := $(firstword $(wildcard /usr/lib/x86_64-linux-gnu/libtcmalloc_minimal.so.4 /usr/lib64/libtcmalloc_minimal.so.4))
 TRAIN := $(if $(TCMALLOC),LD_PRELOAD=$(TCMALLOC) )$(PYTHON)
+# A folder in GRPO_DATA or GRPO_MODEL is one beside the Makefile, though the notebook runs in another.
+FOLDERS := for name in GRPO_DATA GRPO_MODEL; do eval "folder=\$$$$name"; case $$folder in embedded|huggingface|modelscope) ;; *) \
+	[ ! -d "$$folder" ] || export "$$name=$$(CDPATH= cd -- "$$folder" && pwd)" ;; esac; done
 # The longest first, by the README's table of chapters: in the end no worker waits long for another.
 NOTEBOOKS = $(shell awk -F '[()|]' '/ min \|$$/ { print $$(NF - 1) + 0, $$3 }' README.md | LC_ALL=C sort -rn | cut -d ' ' -f 2)
 # A kernel called python3 in the user's home must not run the notebooks.
@@ -20,7 +23,7 @@ setup: ## install everything into .venv (picks GPU or CPU packages by the machin
 
 quickstart: setup ## train by GRPO and show before and after (everything it makes is in outputs/)
 	@mkdir -p outputs
-	PYTHONPATH="$(CURDIR)/notebooks" $(TRAIN) -m papermill --cwd outputs --kernel python3 --no-progress-bar --log-level ERROR \
+	@$(FOLDERS); PYTHONPATH="$(CURDIR)/notebooks" $(TRAIN) -m papermill --cwd outputs --kernel python3 --no-progress-bar --log-level ERROR \
 		--stdout-file - --stderr-file - notebooks/00_quickstart.ipynb outputs/00_quickstart.part.ipynb
 	@mv outputs/00_quickstart.part.ipynb outputs/00_quickstart.ipynb
 	@echo "The adapter: outputs/grpo_saved_lora/  The executed notebook: outputs/00_quickstart.ipynb"
@@ -29,7 +32,7 @@ quickstart: setup ## train by GRPO and show before and after (everything it make
 AHA := outputs/11_aha_full_finetune
 aha: setup ## train all parameters in the background (chapter 11); killed, it resumes when called again
 	@mkdir -p outputs
-	@exec 9>>$(AHA).lock && if ! flock --nonblock 9; then echo "make aha is running already."; else \
+	@$(FOLDERS); exec 9>>$(AHA).lock && if ! flock --nonblock 9; then echo "make aha is running already."; else \
 		PYTHONPATH="$(CURDIR)/notebooks" setsid sh -c '$(TRAIN) -m papermill --cwd notebooks --kernel python3 \
 		--no-progress-bar --log-level ERROR --stdout-file - --stderr-file - \
 		notebooks/11_aha_full_finetune.ipynb $(AHA).part.ipynb && mv $(AHA).part.ipynb $(AHA).ipynb' \

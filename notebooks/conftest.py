@@ -1,13 +1,13 @@
 """Pytest's settings for the tests and, through nbval, the notebooks. Its folder, which pytest puts on sys.path, holds grpo_kit."""
 
 import os
-import shutil
 from collections import Counter
 from pathlib import Path
 
 import psutil
 import pytest
 
+from grpo_kit.packages import nvidia_gpu
 from grpo_kit.threads import cores
 
 WORKER_BYTES = 4e9  # for the largest notebook
@@ -23,7 +23,7 @@ def available_memory(cgroup="/sys/fs/cgroup"):
 
 def pytest_xdist_auto_num_workers():
     """How many workers `-n auto` means: one a core, as far as the memory goes; a single one where they would share a GPU."""
-    if shutil.which("nvidia-smi"):
+    if nvidia_gpu():
         return 1
     return max(1, min(cores(), int(available_memory() // WORKER_BYTES)))
 

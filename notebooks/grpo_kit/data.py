@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 from datasets import Dataset, load_dataset
 from huggingface_hub import constants
-from pyarrow import parquet
+from pyarrow import ArrowException, parquet
 
 from grpo_kit.answers import gold_answer
 from grpo_kit.problems import FOLDER
@@ -27,33 +27,49 @@ the final number
 SYSTEM_PROMPT_ZH = "请按以下格式回答：\n<reasoning>\n思考过程\n</reasoning>\n<answer>\n最终答案\n</answer>"
 
 
+def unreadable(source, reason):
+    """The ConnectionError of a source of problems, in one sentence: what is wrong with it, and what to do."""
+    return ConnectionError(
+        f"{source} cannot be read ({reason}). Set HF_ENDPOINT to a mirror of the hub before Python starts, "
+        "or GRPO_DATA=modelscope, or GRPO_DATA=/folder with GSM8K's train.jsonl and test.jsonl."
+    )
+
+
 def fetch(url):
     """Return the bytes at `url`. ConnectionError, within seconds, when its host cannot be reached."""
     try:
         # Seconds without an answer. httpx is what the hub's own client uses, so proxies and certificates are the same.
-        response = httpx.get(url, timeout=10, follow_redirects=True).raise_for_status()
+        return httpx.get(url, timeout=10, follow_redirects=True).raise_for_status().content
+    except httpx.HTTPStatusError as error:
+        raise unreadable(url, error.response.reason_phrase or error.response.status_code) from None
     except httpx.HTTPError as error:
-        reason = error.response.reason_phrase if isinstance(error, httpx.HTTPStatusError) else type(error).__name__
-        raise ConnectionError(
-            f"{url} cannot be read ({reason}). Set HF_ENDPOINT to a mirror of the hub before Python starts, "
-            "or GRPO_DATA=modelscope, or GRPO_DATA=/folder with GSM8K's train.jsonl and test.jsonl."
-        ) from None
-    return response.content
+        raise unreadable(url, type(error).__name__) from None
+    except (ImportError, ValueError, httpx.InvalidURL) as error:  # a proxy that httpx does not know, or no address at all
+        raise unreadable(url, f"the address, or a proxy set in the environment: {error}") from None
 
 
 def huggingface_rows(split):
     """Return the rows of openai/gsm8k from the Hugging Face hub, or from HF_ENDPOINT."""
     if not constants.HF_HUB_OFFLINE:  # load_dataset asks a silent hub again for minutes, so ask once before it
         fetch(f"{constants.ENDPOINT}/datasets/openai/gsm8k/resolve/main/README.md")
-    return load_dataset("openai/gsm8k", "main", split=split).to_list()
+    try:
+        return load_dataset("openai/gsm8k", "main", split=split).to_list()
+    except Exception as error:  # every kind of broken answer has an exception of its own there
+        offline = "HF_HUB_OFFLINE is set and the cache does not hold it: unset it once, with a network"
+        raise unreadable("openai/gsm8k", offline if constants.HF_HUB_OFFLINE else type(error).__name__) from error
 
 
 def modelscope_rows(split):
     """Return the rows of GSM8K from ModelScope, or from MODELSCOPE_ENDPOINT."""
     # Not modelscope/gsm8k: that is a loading script, which datasets 4 refuses to run.
-    endpoint = os.environ.get("MODELSCOPE_ENDPOINT", "https://modelscope.cn")
-    folder = f"{endpoint}/datasets/AI-ModelScope/gsm8k/resolve/master/main"
-    return parquet.read_table(io.BytesIO(fetch(f"{folder}/{split}-00000-of-00001.parquet"))).to_pylist()
+    endpoint = os.environ.get("MODELSCOPE_ENDPOINT") or "https://modelscope.cn"
+    url = f"{endpoint}/datasets/AI-ModelScope/gsm8k/resolve/master/main/{split}-00000-of-00001.parquet"
+    try:
+        return parquet.read_table(io.BytesIO(fetch(url))).to_pylist()
+    except (ArrowException, OSError) as error:
+        if isinstance(error, ConnectionError):
+            raise
+        raise unreadable(url, "it answers with something that is no parquet file, as a login page does") from None
 
 
 def jsonl_rows(path):

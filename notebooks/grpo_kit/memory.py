@@ -46,17 +46,23 @@ class Habits:
     dense_copies: bool = False  # float32 copies of the weights beside NF4: the engine's, and the training forward's
     state: float = 2 * (1 + 4 / 256)  # the optimiser's, a trained parameter: two moments in 8 bits, a scale for 256
     checkpointing: bool = True  # only one layer's activations are on the device at a time
-    standby: bool = True  # vLLM gives its KV cache back while the model trains
-    kv_space: float | None = None  # bytes of the KV cache; None: what `standby_share` leaves
+    standby: bool = True  # vLLM gives its KV cache back while the model trains, where the profile has it do so
+    kv_space: float | None = None  # bytes of the KV cache; None: what vLLM's share leaves
     row: int | None = None  # tokens in a packed row of the training forward; None: a row is one completion
     runtime: float = 1.5e9  # an allowance: CUDA's context, compiled kernels, captured graphs; 1.3 GB was observed on an H100
     tolerance: float = math.inf  # how far a run may be from its plan; inf: one run on one card is too little to demand it
 
 
+def cache_space():
+    """Bytes of the CPU engine's KV cache: VLLM_CPU_KVCACHE_SPACE in whole GiB; 1 GiB where it is unset or empty."""
+    text = os.environ.get("VLLM_CPU_KVCACHE_SPACE") or "1"
+    return int(text) * GIB if text.isdecimal() else 0
+
+
 ON_GPU = Habits()
 ON_CPU = Habits(
     value=4, dense_copies=True, state=8, checkpointing=False, standby=False,
-    kv_space=int(os.environ.get("VLLM_CPU_KVCACHE_SPACE", "1")) * GIB,
+    kv_space=cache_space(),
     row=512,  # cpu_engine.PACK
     runtime=0.2e9,  # an allowance: what libraries load at first use, buffers of engine and trainer; 0.17 GB was observed
     tolerance=0.2,
@@ -128,14 +134,16 @@ def memory_plan(config, profile, habits, memory, prompt=None, weights="NF4", chu
         "runtime": habits.runtime,
     }
     # vLLM's share holds the weights and the cache; the adapter and what `runtime` stands for come on top.
-    space = habits.kv_space or max(0, standby_share(memory) * memory - fixed["weights"])
+    standby = habits.standby and profile.standby
+    share = standby_share(memory) if standby else profile.gpu_memory_utilization
+    space = max(0, share * memory - fixed["weights"]) if habits.kv_space is None else habits.kv_space
     used = min(space, kv_bytes(config, sampled * (prompt + profile.max_completion_length), habits))
     cache = {"KV cache, used": used, SPARE: space - used}
     training = {
         "activations": activation_bytes(config, profile, prompt, habits),
         "logits": logits_bytes(config, profile, chunked),
     }
-    while_training = fixed | training | ({} if habits.standby else cache)
+    while_training = fixed | training | ({} if standby else cache)
     return pd.DataFrame({"sampling": fixed | cache, "training": while_training}).fillna(0)
 
 

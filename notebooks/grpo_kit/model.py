@@ -13,17 +13,21 @@ import warnings
 
 import torch
 
+from .profile import choose_profile
+
 
 def _prepare_cpu():
     """Sets what unsloth, vllm and torch read while they are imported, and silences what no reader can act on."""
     os.environ["UNSLOTH_CPU_BF16"] = "0"  # float32 throughout, so that the engine's log-probs equal the policy's
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # the engine takes the policy's weights from this process
+    space = os.environ.get("VLLM_CPU_KVCACHE_SPACE") or "1"
+    if not space.isdecimal() or int(space) == 0:
+        raise ValueError(f"VLLM_CPU_KVCACHE_SPACE={space!r} is no whole number of GiB, 1 or more: unset it, or set one.")
+    os.environ["VLLM_CPU_KVCACHE_SPACE"] = space
     for name, value in {
         "UNSLOTH_DISABLE_STATISTICS": "1",  # nothing asks the network
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_HOST_IP": "127.0.0.1",  # else vLLM opens a socket towards 8.8.8.8 to learn its own address
-        "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
-        "VLLM_LOGGING_LEVEL": "ERROR",
         "TOKENIZERS_PARALLELISM": "false",
     }.items():
         os.environ.setdefault(name, value)
@@ -35,6 +39,7 @@ def _prepare_cpu():
     warnings.filterwarnings("ignore", category=FutureWarning, module="vllm")
 
 
+choose_profile()  # sets what Unsloth and vLLM read when they are imported
 if os.environ.get("UNSLOTH_FORCE_CPU", "0") != "1" and torch.accelerator.is_available():
     from unsloth import FastLanguageModel
 else:

@@ -24,6 +24,7 @@ class Profile:
     max_completion_length: int = 640
     lora_rank: int = 8
     gpu_memory_utilization: float = 0.6
+    standby: bool = True  # vLLM lends its memory to the training, and Unsloth chooses its share
     learning_rate: float = 5e-6
     max_steps: int = 250
     num_generations: int = 4  # completions a prompt: the group of GRPO
@@ -37,7 +38,7 @@ GPU = Profile()
 PROFILES = {
     "embedded": replace(
         GPU, name="embedded", model="../data/tiny-model", data="embedded", adapter="../grpo_saved_lora", splits=("test", "held_out"),
-        max_seq_length=384, max_prompt_length=192, max_completion_length=96, lora_rank=16, learning_rate=1.5e-3,
+        max_seq_length=384, max_prompt_length=192, max_completion_length=96, lora_rank=16, standby=False, learning_rate=1.5e-3,
         max_steps=100, num_generations=8, per_device_train_batch_size=128, gradient_accumulation_steps=1),
     "16gb": GPU,
     "24gb": replace(GPU, name="24gb", lora_rank=32, num_generations=8, per_device_train_batch_size=8),
@@ -46,26 +47,43 @@ PROFILES = {
 }
 
 
-def gpu_memory() -> float:
-    """Memory of the first CUDA GPU in GB (10^9 bytes); 0.0 without one."""
+def gpu():
+    """(memory in GB of 10^9 bytes, compute capability) of the first CUDA GPU; (0.0, 0.0) without one."""
     import torch  # here, so that importing a profile stays light
 
-    return torch.cuda.get_device_properties(0).total_memory / 1e9 if torch.cuda.is_available() else 0.0
+    if not torch.cuda.is_available():
+        return 0.0, 0.0
+    card = torch.cuda.get_device_properties(0)
+    return card.total_memory / 1e9, card.major + card.minor / 10
 
 
 def choose_profile() -> Profile:
-    """The profile of this machine, with the overrides of the environment; it says why in `reason`."""
-    memory = gpu_memory()
+    """The profile of this machine, with the overrides of the environment; it says why in `reason`.
+
+    It also sets what Unsloth and vLLM read when they are imported, unless that is set already.
+    """
+    memory, capability = gpu()
     fitting = [p for p in PROFILES.values() if p.name != "embedded" and int(p.name[:-2]) * 0.9 <= memory]
-    if 0 < memory and not fitting:
-        raise RuntimeError(f"This GPU has {memory:.0f} GB and the smallest profile needs 16; set GRPO_PROFILE to override.")
-    profile = fitting[-1] if fitting else PROFILES["embedded"]
-    reason = f"a GPU with {memory:.0f} GB" if memory else "no GPU: the small model and the word problems of the repository"
     if name := os.environ.get("GRPO_PROFILE"):
         if name not in PROFILES:
             raise ValueError(f"GRPO_PROFILE={name!r} is unknown; the profiles are {', '.join(PROFILES)}.")
         profile, reason = PROFILES[name], f"GRPO_PROFILE={name}"
-    data = os.environ.get("GRPO_DATA", profile.data)
+    elif memory == 0:
+        profile, reason = PROFILES["embedded"], "no GPU: the small model and the word problems of the repository"
+    elif fitting:
+        profile, reason = fitting[-1], f"a GPU with {memory:.0f} GB"
+    else:
+        raise RuntimeError(f"This GPU has {memory:.0f} GB and the smallest profile needs 16; set GRPO_PROFILE to override.")
+    data = os.environ.get("GRPO_DATA") or profile.data
     if data not in SOURCES and not Path(data).expanduser().is_dir():
         raise ValueError(f"GRPO_DATA={data!r} is neither a folder nor one of {', '.join(SOURCES)}.")
-    return replace(profile, reason=reason, model=os.environ.get("GRPO_MODEL", profile.model), data=data)
+    if 0 < capability < 8:  # a T4: most public runs with standby died there, and wrote 55 to 65 tokens a second
+        profile = replace(profile, standby=False, max_steps=min(profile.max_steps, 100))
+        reason += f" and compute capability {capability}: no standby, and no more steps than two hours should hold"
+    for variable, value in {
+        "UNSLOTH_VLLM_STANDBY": str(int(profile.standby)),
+        "UNSLOTH_VLLM_NO_FLASHINFER": "1",  # it compiles for minutes, and a T4 has no kernels for it
+        "VLLM_LOGGING_LEVEL": "ERROR",  # its start alone would fill a screen
+    }.items():
+        os.environ.setdefault(variable, value)
+    return replace(profile, reason=reason, model=os.environ.get("GRPO_MODEL") or profile.model, data=data)

@@ -227,6 +227,34 @@ def test_modelscope(monkeypatch):
     assert hub.asked[0] == "/datasets/AI-ModelScope/gsm8k/resolve/master/main/train-00000-of-00001.parquet"
 
 
+@pytest.mark.parametrize("broken", [b"<!DOCTYPE html><title>Sign in</title>", b"", b'{"code": 403}', b"PAR1 cut off", None])
+@pytest.mark.parametrize("source", ["modelscope", "huggingface"])
+def test_an_answer_that_is_no_parquet_file_is_told(tmp_path, source, broken):
+    with Hub({"train": [ROW] * 50, "test": [ROW]}) as hub:
+        file = "main/train-00000-of-00001.parquet"
+        hub.files[file] = hub.files[file][:200] if broken is None else broken
+        found = read_in_new_process(source, tmp_path, HF_ENDPOINT=hub.url, MODELSCOPE_ENDPOINT=hub.url)
+    assert found.get("error") == "ConnectionError", found
+    assert "cannot be read (" in found["text"] and "GRPO_DATA=/folder" in found["text"] and "\n" not in found["text"]
+
+
+@pytest.mark.parametrize("variable, value", [
+    ("ALL_PROXY", "socks5://127.0.0.1:9"), ("HTTP_PROXY", "socks4://127.0.0.1:9"), ("all_proxy", "nonsense://127.0.0.1"),
+    ("HTTP_PROXY", "http://127.0.0.1:9"), ("HTTP_PROXY", "http://[")])
+@pytest.mark.parametrize("source", ["modelscope", "huggingface"])
+def test_a_proxy_that_cannot_be_used_is_told(tmp_path, source, variable, value):
+    around = {"HF_ENDPOINT": "http://hub.invalid", "MODELSCOPE_ENDPOINT": "http://hub.invalid", "NO_PROXY": "", variable: value}
+    found = read_in_new_process(source, tmp_path, **around)
+    assert found["error"] == "ConnectionError" and found["seconds"] < 20
+    assert "http://hub.invalid" in found["text"] and "GRPO_DATA=/folder" in found["text"] and "\n" not in found["text"]
+
+
+@pytest.mark.parametrize("value", ["1", "ON", "true"])
+def test_offline_without_a_cache_says_how_to_fill_it(tmp_path, value):
+    found = read_in_new_process("huggingface", tmp_path, HF_ENDPOINT=NOWHERE, HF_HUB_OFFLINE=value)
+    assert found["error"] == "ConnectionError" and "HF_HUB_OFFLINE is set and the cache does not hold it: unset it once" in found["text"]
+
+
 def test_modelscope_refusing(monkeypatch):
     monkeypatch.setenv("MODELSCOPE_ENDPOINT", NOWHERE)
     with pytest.raises(ConnectionError, match=f"{NOWHERE}.*HF_ENDPOINT.*GRPO_DATA=/folder"):

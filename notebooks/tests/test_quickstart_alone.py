@@ -26,8 +26,8 @@ PINS = dict(re.findall(r"([\w-]+)==([\d.]+)", "\n".join(CELLS)))
 RIGHT = "<reasoning>\n2 + 1,000 = 1,002\n</reasoning>\n<answer>\n1,002\n</answer>"
 ENDS = {  # machine: its card's bytes, its environment, and the profile or the error it ends with
     "T4": (15.8e9, {}, "16gb"),
-    "ModelScope": (25.3e9, {"GRPO_DATA": "modelscope"}, "24gb"),
-    "another trl": (85e9, {"OTHER": "trl"}, "80gb"),
+    "ModelScope": (25.3e9, {"GRPO_DATA": "modelscope", "GRPO_MODEL": "", "GRPO_PROFILE": ""}, "24gb"),
+    "another peft": (85e9, {"OTHER": "peft"}, "80gb"),
     "small card": (8e9, {}, "RuntimeError: This GPU has 8 GB"),
     "unknown profile": (15.8e9, {"GRPO_PROFILE": "big"}, "ValueError: GRPO_PROFILE='big' is unknown; the profiles are "),
     "no such data": (15.8e9, {"GRPO_DATA": "/nonexistent"}, "ValueError: GRPO_DATA='/nonexistent' is neither a folder nor one "),
@@ -93,9 +93,16 @@ def machine_with_gpu():
     from transformers import PrinterCallback, trainer_utils  # noqa: F401  later it would look for CUDA's libraries
 
     pip, touched, environment, ends = [], set(), dict(os.environ), {}
-    version, run = importlib.metadata.version, subprocess.run
+    version, popen = importlib.metadata.version, subprocess.Popen
     importlib.metadata.version = lambda name: "0.1" if name == os.environ.get("OTHER") else PINS.get(name) or version(name)
-    subprocess.run = lambda command, **options: pip.append(command[1:]) if "pip" in command else run(command, **options)
+
+    def start(command, **options):
+        if "pip" in command:
+            pip.append(command[1:])
+            command = [sys.executable, "-c", "print('Downloading one')"]
+        return popen(command, **options)
+
+    subprocess.Popen = start
     torch.cuda.is_available = lambda: True
     loader = SimpleNamespace(from_pretrained=lambda **_: (Model(), Tokenizer()), get_peft_model=lambda model, **_: model)
     for name, given in {"unsloth": {"FastLanguageModel": loader}, "vllm": {"SamplingParams": SimpleNamespace},
@@ -114,7 +121,8 @@ def machine_with_gpu():
     for machine, (memory, settings, _) in ENDS.items():
         os.environ.clear()
         os.environ.update(environment, **settings)
-        torch.cuda.get_device_properties = lambda _, memory=memory: SimpleNamespace(total_memory=memory)
+        card = SimpleNamespace(total_memory=memory, major=8 if memory > 16e9 else 7, minor=5)
+        torch.cuda.get_device_properties = lambda _, card=card: card
         shell, error, left = InteractiveShell(), None, CELLS[:]
         while left and error is None:
             result = shell.run_cell(left.pop(0))
@@ -122,6 +130,7 @@ def machine_with_gpu():
         ends[machine] = {"end": f"{type(error).__name__}: {error}"}
         if error is None:
             names, ends[machine]["end"] = shell.user_ns, shell.user_ns["profile"].name
+            ends[machine]["standby"] = os.environ["UNSLOTH_VLLM_STANDBY"]
             ends[machine]["strict"] = [names[run]["test"].summary().loc["strict", "value"] for run in ("before", "after")]
             ends[machine]["log"] = names["trainer"].state.log_history[-1]
             ends[machine]["resumed"] = names["trainer"].resumed
@@ -133,7 +142,8 @@ def ran(tmp_path_factory):
     """What the machine with a GPU did with a folder that holds the notebook and no more."""
     folder, around = tmp_path_factory.mktemp("empty"), tmp_path_factory.mktemp("around")
     shutil.copy(NOTEBOOK, folder)
-    (around / "nvidia-smi").touch(0o755)
+    (around / "nvidia-smi").write_text("#!/bin/sh\necho 'GPU 0: Tesla T4 (UUID: GPU-1)'\n")
+    (around / "nvidia-smi").chmod(0o755)
     rows = [{"question": f"Mia has {n} shells and finds 1,000.", "answer": "2 + 1,000 = 1,002\n#### 1,002"} for n in range(20)]
     with Hub({"train": rows, "test": rows}) as hub:
         env = {"PATH": str(around), "HOME": str(around), "TMPDIR": str(around), "MPLBACKEND": "agg",
@@ -146,6 +156,7 @@ def ran(tmp_path_factory):
 @pytest.mark.parametrize("machine", [machine for machine, (*_, end) in ENDS.items() if "Error" not in end])
 def test_with_a_gpu_every_cell_runs(ran, machine):
     assert ran[machine]["end"] == ENDS[machine][2]
+    assert ran[machine]["standby"] == ("0" if machine == "T4" else "1")
     assert ran[machine]["strict"] == [0.0, 100.0]
     assert ran[machine]["log"]["rewards/correctness_reward/mean"] == 1.0  # 2.0, and 0.0 for the one cut off
     assert ran[machine]["log"]["rewards/lenient_accuracy/mean"] == 1.0  # only watched: the one cut off counts
@@ -153,7 +164,7 @@ def test_with_a_gpu_every_cell_runs(ran, machine):
 
 def test_a_training_goes_on_from_the_last_whole_checkpoint_and_clears_up(ran):
     resumed = {machine: ran[machine]["resumed"] for machine in ENDS if "resumed" in ran[machine]}
-    assert resumed == {"T4": "grpo_checkpoints/checkpoint-20", "ModelScope": None, "another trl": None}
+    assert resumed == {"T4": "grpo_checkpoints/checkpoint-20", "ModelScope": None, "another peft": None}
 
 
 def test_with_a_gpu_the_file_is_all_it_reads(ran):
@@ -162,7 +173,8 @@ def test_with_a_gpu_the_file_is_all_it_reads(ran):
     assert [path for path, _ in touched if path.startswith(f"{ROOT}/") and not path.startswith(f"{sys.prefix}/")] == []
     assert [f"{ran['folder']}/grpo_saved_lora/adapter_model.safetensors", True] in ran["touched"]
     assert not ran["kit"]
-    assert ran["pip"] == [["-m", "pip", "install", "--quiet", f"trl=={PINS['trl']}"]]  # on the machine with another
+    # On the machine with another; the stand-ins of this process count as loaded, and are left alone.
+    assert ran["pip"] == [["-m", "pip", "install", "--progress-bar", "off", f"peft=={PINS['peft']}"]]
     code = "\n".join(CELLS)  # Unsloth changes vLLM and TRL when it is imported, and reads its own setting then
     assert code.index('"UNSLOTH_VLLM_STANDBY"') < code.index("from unsloth") < min(code.index("from vllm"), code.index("from trl"))
 

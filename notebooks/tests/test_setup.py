@@ -10,15 +10,17 @@ from pathlib import Path
 
 import conftest
 import pytest
+from grpo_kit import packages
 
 ROOT = Path(__file__).resolve().parents[2]
 GPU_ONLY = {"torchvision", "triton", "xformers", "vllm-bnb-plugin"}
-TOOLS = "bash sh sed awk cat cksum cp df dirname echo grep head mkdir rm uname".split()
+TOOLS = "bash sh sed awk cat cksum cp df dirname echo env grep mkdir rm uname".split()
 
 # Stands for python3 and, copied by "-m venv", for .venv/bin/python; a call containing $FAIL fails.
 FAKE_PYTHON = """#!/bin/sh
 echo "$*" >> calls
-if [ -n "$FAIL" ]; then case "$*" in *"$FAIL"*) exit 1 ;; esac; fi
+if [ -n "$FAIL" ]; then case "$*" in *"$FAIL"*) [ -z "$SAYS" ] || echo "$SAYS" >&2; exit 1 ;; esac; fi
+env | grep -E '^(PIP_(CONSTRAINT|TARGET|USER|PREFIX)|PYTHON(HOME|PATH))=' >> foreign
 case "$*" in
 "-m venv .venv") mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
 --version) echo Python 3.9.18 ;;
@@ -52,17 +54,17 @@ class Machine:
         path.write_text(script)
         path.chmod(0o755)
 
-    def setup(self, fail=""):
+    def setup(self, fail="", **environment):
         """Runs setup.sh; gives (exit status, stdout, stderr, the calls of Python)."""
         calls = self.clone / "calls"
         calls.write_text("")
-        env = {"PATH": str(self.commands), "FAIL": fail}
+        env = {"PATH": str(self.commands), "FAIL": fail, **environment}
         run = subprocess.run(["bash", self.clone / "setup.sh"], env=env, capture_output=True, text=True, timeout=20)
         return run.returncode, run.stdout, run.stderr, calls.read_text()
 
-    def refusal(self, fail=""):
+    def refusal(self, fail="", **environment):
         """The one sentence with which setup.sh refuses, before the packages were installed."""
-        status, _, stderr, calls = self.setup(fail)
+        status, _, stderr, calls = self.setup(fail, **environment)
         assert status == 1
         assert "-r requirements" not in calls
         assert stderr.startswith("make setup: ") and stderr.count("\n") == 1
@@ -164,13 +166,89 @@ def test_another_system_is_refused(machine):
     assert "this is Darwin arm64" in machine.refusal()
 
 
-def test_a_machine_without_an_index_is_refused(machine):
-    assert "no package index" in machine.refusal(fail="--timeout 20")
+@pytest.mark.parametrize("says, told", [
+    ("ERROR: No matching distribution found for nbval", "ERROR: No matching distribution found for nbval"),
+    ("Looking in indexes\nERROR: Cannot install nbval because of a constraint in pip.conf\nmore", "because of a constraint in pip.conf"),
+    ("", "pip said nothing"),
+])
+def test_a_machine_without_an_index_is_refused_in_pips_words(machine, says, told):
+    refusal = machine.refusal(fail="--timeout 20", SAYS=says)
+    assert told in refusal and "check the network and pip's configuration" in refusal
 
 
-def test_an_old_driver_is_refused(machine):
-    machine.has("nvidia-smi", '#!/bin/sh\n[ "$1" = -L ] && echo "GPU 0: a card" || echo 550.54.15\n')
-    assert "this is 550.54.15" in machine.refusal()
+@pytest.mark.parametrize("variable", ["PIP_CONSTRAINT", "PIP_TARGET", "PIP_USER", "PIP_PREFIX", "PYTHONHOME", "PYTHONPATH"])
+def test_what_was_set_for_another_python_does_not_reach_this_one(machine, variable):
+    assert machine.setup(**{variable: "/nowhere"})[0] == 0
+    assert (machine.clone / "foreign").read_text() == ""
+
+
+# --- nvidia-smi and its ways to answer ---
+
+CARD = "GPU 0: Tesla T4 (UUID: GPU-1)"
+MIG = "\n".join(f"GPU {n}: H100 (UUID: GPU-{n})\n  MIG 1g.10gb Device 0: (UUID: MIG-{n})" for n in range(8))
+
+
+def nvidia_smi(listed, driver, status=0):
+    """A stand-in: what it prints for -L, and for the query of the driver, after which it ends with `status`."""
+    return f"#!/bin/sh\nif [ \"$1\" = -L ]; then echo '{listed}'; else echo '{driver}'; exit {status}; fi\n"
+
+
+@pytest.mark.parametrize("listed, driver", [
+    (CARD, "580.82.07"), (f"{CARD}\nGPU 1: Tesla T4 (UUID: GPU-2)", "580.82.07\n580.82.07"), (MIG, "\n".join(["590.1"] * 8)),
+    (f"WARNING: infoROM is corrupted\n{CARD}", "580"),
+])
+def test_one_card_or_many_get_the_gpu_set(machine, listed, driver):
+    machine.has("nvidia-smi", nvidia_smi(listed, driver))
+    status, stdout, stderr, calls = machine.setup()
+    assert (status, stderr) == (0, "") and "an NVIDIA GPU is here" in stdout and "pip install -r requirements.txt" in calls
+
+
+@pytest.mark.parametrize("script", [
+    "#!/bin/sh\necho 'NVIDIA-SMI has failed because it could not communicate with the NVIDIA driver.'\nexit 9\n",
+    "#!/bin/sh\necho 'No devices were found'\nexit 6\n",
+    "#!/bin/sh\necho 'No devices were found'\n",
+    "#!/bin/sh\nexit 0\n",
+    f"#!/bin/sh\necho '{CARD}'\nexit 1\n",
+    "#!/nowhere/at/all\n",
+])
+def test_an_nvidia_smi_that_fails_is_no_gpu_for_setup_and_chapters_alike(machine, monkeypatch, script):
+    machine.has("nvidia-smi", script)
+    status, stdout, _, calls = machine.setup()
+    assert status == 0 and "no NVIDIA GPU is here" in stdout and "-r requirements-cpu.txt" in calls
+    monkeypatch.setenv("PATH", str(machine.commands))
+    assert packages.nvidia_gpu() is False
+    machine.has("nvidia-smi", nvidia_smi(MIG, "580"))
+    assert packages.nvidia_gpu() is True
+
+
+@pytest.mark.parametrize("driver, status, says", [
+    ("550.54.15", 0, "this is 550.54.15"), ("550.54.15\n580.1", 0, "this is 550.54.15"), ("[N/A]", 0, "says '[N/A]'"), ("", 0, "says ''"),
+    ("Failed to initialize NVML: Driver/library version mismatch", 18, "asked for its driver says 'nothing'"),
+])
+def test_an_old_driver_or_none_that_is_told_is_refused(machine, driver, status, says):
+    machine.has("nvidia-smi", nvidia_smi(CARD, driver, status))
+    refusal = machine.refusal()
+    assert says in refusal and "run make setup again" in refusal
+
+
+@pytest.mark.parametrize("script", ["#!/bin/sh\nexit 1\n", "#!/bin/sh\necho nonsense\n", "#!/bin/sh\nprintf 'head\\ndisk 1 1 - 1%% /\\n'\n"])
+def test_a_disk_that_is_not_told_is_refused(machine, script):
+    machine.has("df", script)
+    assert "df does not say how much disk is free" in machine.refusal()
+
+
+@pytest.mark.parametrize("tool", ["mkdir", "rm"])
+def test_a_folder_that_cannot_be_written_is_refused(machine, tool):
+    machine.has(tool, "#!/bin/sh\necho 'Permission denied' >&2\nexit 1\n")
+    assert f"{machine.clone} cannot be written: clone the repository into a folder of your own" in machine.refusal()
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not in a clone")
+def test_a_clone_made_by_git_for_windows_keeps_the_line_ends(tmp_path):
+    for command in (["git", "clone", "--quiet", "--config", "core.autocrlf=true", "--config", "core.eol=crlf", ROOT, tmp_path / "clone"],
+                    ["git", "-C", tmp_path / "clone", "ls-files", "--eol"]):
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert [line for line in done.stdout.splitlines() if "w/crlf" in line or "w/mixed" in line] == []
 
 
 def make(*arguments, cwd=ROOT):
@@ -181,7 +259,7 @@ def make(*arguments, cwd=ROOT):
 
 def test_make_alone_lists_the_targets():
     lines = make().stdout.splitlines()
-    targets = "setup quickstart aha test test-browser bench bench-growth lab llama.cpp chat tiny-model lock clean".split()
+    targets = "setup quickstart aha test test-browser bench bench-growth gpu-check lab llama.cpp chat tiny-model lock clean".split()
     assert [line.split()[:2] for line in lines] == [["make", target] for target in targets]
     assert all(len(line.split()) > 4 for line in lines)
 
@@ -192,11 +270,11 @@ def test_training_preloads_tcmalloc_only_where_it_is():
 
 
 @pytest.mark.parametrize("cores, gigabytes, gpu, workers", [
-    (2, 24, None, 2), (16, 24, None, 6), (16, 7.9, None, 1), (2, 1, None, 1), (1, 64, None, 1), (16, 64, "/usr/bin/nvidia-smi", 1)])
+    (2, 24, None, 2), (16, 24, None, 6), (16, 7.9, None, 1), (2, 1, None, 1), (1, 64, None, 1), (16, 64, "a card", 1)])
 def test_a_worker_has_a_core_and_4_gb_and_no_other_one_on_its_gpu(monkeypatch, cores, gigabytes, gpu, workers):
     monkeypatch.setattr(conftest, "cores", lambda: cores)
     monkeypatch.setattr(conftest, "available_memory", lambda: int(gigabytes * 1e9))
-    monkeypatch.setattr(shutil, "which", lambda name: gpu)
+    monkeypatch.setattr(conftest, "nvidia_gpu", lambda: bool(gpu))
     assert conftest.pytest_xdist_auto_num_workers() == workers
 
 
@@ -264,6 +342,18 @@ def test_quickstart_shows_what_the_notebook_prints_and_keeps_it(quickstart):
     assert result.returncode == 0, result.stderr
     assert f"at outputs {notebook.parents[1] / '.venv'}" in result.stdout
     assert "at outputs" in notebook.read_text()
+
+
+@pytest.mark.parametrize("given, expected", [
+    ("my data", "{folder}/my data"), ("./my data/", "{folder}/my data"), ("embedded", "embedded"), ("some/model", "some/model"), ("", "")])
+def test_a_folder_is_one_beside_the_makefile(quickstart, clone, monkeypatch, given, expected):
+    for name in ("my data", "embedded"):  # the second is a source's name too
+        (clone("00_quickstart") / name).mkdir()
+    monkeypatch.setenv("GRPO_DATA", given)
+    monkeypatch.setenv("GRPO_MODEL", given if given != "embedded" else "")
+    result, notebook = quickstart("import os; print('read', os.environ['GRPO_DATA'], os.environ['GRPO_MODEL'])")
+    expected = expected.format(folder=notebook.parents[1])
+    assert f"read {expected} {expected if given != 'embedded' else ''}" in result.stdout, result.stderr
 
 
 def test_quickstart_fails_with_its_notebook_and_leaves_no_half_of_it(quickstart):

@@ -1,0 +1,101 @@
+"""What runs where: each kind of machine, through a stand-in torch, and every variable that overrides the choice."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from grpo_kit.profile import GPU, PROFILES, choose_profile
+
+VARIABLES = ["UNSLOTH_VLLM_STANDBY", "UNSLOTH_VLLM_NO_FLASHINFER", "VLLM_LOGGING_LEVEL"]
+CARDS = {  # bytes of the first card, its compute capability
+    "no GPU": (0, 0, 0), "T4": (15.64e9, 7, 5), "two T4": (15.64e9, 7, 5), "V100": (16.9e9, 7, 0), "L4": (23.6e9, 8, 9), "RTX 4090": (25.3e9, 8, 9),
+    "A100 40": (42.3e9, 8, 0), "H100": (85.0e9, 9, 0), "an eighth of an H100": (10.5e9, 9, 0), "a half": (42.2e9, 9, 0), "small": (8.2e9, 8, 6),
+}
+
+
+@pytest.fixture
+def on(monkeypatch):
+    """A function that makes this process run on one of CARDS, with nothing set."""
+    for name in [*VARIABLES, "GRPO_PROFILE", "GRPO_MODEL", "GRPO_DATA"]:
+        monkeypatch.setenv(name, "")  # so that monkeypatch puts back what the choice sets
+        monkeypatch.delenv(name)
+
+    def on(card):
+        memory, major, minor = CARDS[card]
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: memory > 0)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=memory, major=major, minor=minor))
+
+    return on
+
+
+@pytest.mark.parametrize("card, name, standby", [
+    ("no GPU", "embedded", "0"), ("T4", "16gb", "0"), ("two T4", "16gb", "0"), ("V100", "16gb", "0"), ("L4", "24gb", "1"),
+    ("RTX 4090", "24gb", "1"), ("A100 40", "40gb", "1"), ("H100", "80gb", "1"), ("a half", "40gb", "1")])
+def test_the_profile_of_a_machine(on, card, name, standby):
+    on(card)
+    profile = choose_profile()
+    assert (profile.name, profile.model, profile.data) == (name, PROFILES[name].model, PROFILES[name].data)
+    assert profile.max_steps == (100 if 0 < CARDS[card][1] < 8 else PROFILES[name].max_steps)
+    assert profile.standby == (standby == "1") and 0 < profile.gpu_memory_utilization < 0.7
+    assert [os.environ[variable] for variable in VARIABLES] == [standby, "1", "ERROR"]
+    assert "GPU" in profile.reason
+
+
+@pytest.mark.parametrize("card", ["an eighth of an H100", "small"])
+def test_a_card_too_small_is_refused_unless_a_profile_is_named(on, monkeypatch, card):
+    on(card)
+    with pytest.raises(RuntimeError, match="the smallest profile needs 16; set GRPO_PROFILE"):
+        choose_profile()
+    monkeypatch.setenv("GRPO_PROFILE", "embedded")
+    assert choose_profile().name == "embedded"
+
+
+def test_the_small_model_on_a_gpu_trains_without_standby(on, monkeypatch):
+    on("H100")
+    monkeypatch.setenv("GRPO_PROFILE", "embedded")
+    profile = choose_profile()
+    assert (profile.model, profile.standby, os.environ["UNSLOTH_VLLM_STANDBY"]) == ("../data/tiny-model", False, "0")
+
+
+@pytest.mark.parametrize("variable, value", zip(VARIABLES, ["1", "0", "INFO"]))
+def test_what_a_reader_set_stays(on, monkeypatch, variable, value):
+    on("T4")
+    monkeypatch.setenv(variable, value)
+    choose_profile()
+    assert os.environ[variable] == value
+
+
+def test_variables_that_are_empty_count_as_unset(on, monkeypatch):
+    on("T4")
+    for name in ("GRPO_PROFILE", "GRPO_MODEL", "GRPO_DATA"):
+        monkeypatch.setenv(name, "")
+    profile = choose_profile()
+    assert (profile.name, profile.model, profile.data) == (GPU.name, GPU.model, GPU.data)
+
+
+@pytest.mark.parametrize("name, value, complaint", [
+    ("GRPO_PROFILE", "t5", "GRPO_PROFILE='t5' is unknown; the profiles are embedded, 16gb"), ("GRPO_DATA", "nowhere", "is neither a folder nor one of")])
+def test_an_unknown_value_is_named(on, monkeypatch, name, value, complaint):
+    on("no GPU")
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=complaint):
+        choose_profile()
+
+
+def test_no_notebook_sets_what_the_profile_sets():
+    notebooks = Path(__file__).parents[1].glob("*.ipynb")
+    kept = {"00_quickstart.ipynb"}  # which stands alone, and has the profile in its cells
+    assert not [file.name for file in notebooks if file.name not in kept and "UNSLOTH_VLLM_STANDBY\\\"]" in file.read_text("utf-8")]
+
+
+@pytest.mark.parametrize("value, says", [("0", "'0'"), ("0.5", "'0.5'"), ("much", "'much'"), ("-2", "'-2'")])
+def test_a_cache_that_the_cpu_engine_cannot_have_is_named_before_it_starts(value, says):
+    environment = os.environ | {"VLLM_CPU_KVCACHE_SPACE": value, "PYTHONPATH": str(Path(__file__).parents[1]), "UNSLOTH_FORCE_CPU": "1"}
+    done = subprocess.run([sys.executable, "-c", "import grpo_kit.model"], env=environment, capture_output=True, text=True)
+    last = done.stderr.strip().splitlines()[-1]
+    assert last == f"ValueError: VLLM_CPU_KVCACHE_SPACE={says} is no whole number of GiB, 1 or more: unset it, or set one."
