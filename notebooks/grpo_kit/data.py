@@ -48,15 +48,15 @@ def fetch(url):
         raise unreadable(url, f"the address, or a proxy set in the environment: {error}") from None
 
 
-def huggingface_rows(split):
-    """Return the rows of openai/gsm8k from the Hugging Face hub, or from HF_ENDPOINT."""
+def hub_rows(dataset, *configuration, split):
+    """Return the rows of a dataset from the Hugging Face hub, or from HF_ENDPOINT. ConnectionError where it cannot be read."""
     if not constants.HF_HUB_OFFLINE:  # load_dataset asks a silent hub again for minutes, so ask once before it
-        fetch(f"{constants.ENDPOINT}/datasets/openai/gsm8k/resolve/main/README.md")
+        fetch(f"{constants.ENDPOINT}/datasets/{dataset}/resolve/main/README.md")
     try:
-        return load_dataset("openai/gsm8k", "main", split=split).to_list()
+        return load_dataset(dataset, *configuration, split=split).to_list()
     except Exception as error:  # every kind of broken answer has an exception of its own there
         offline = "HF_HUB_OFFLINE is set and the cache does not hold it: unset it once, with a network"
-        raise unreadable("openai/gsm8k", offline if constants.HF_HUB_OFFLINE else type(error).__name__) from error
+        raise unreadable(dataset, offline if constants.HF_HUB_OFFLINE else type(error).__name__) from error
 
 
 def modelscope_rows(split):
@@ -105,7 +105,7 @@ def read_rows(source, split):
     counted from 1; ConnectionError and FileNotFoundError say what to do.
     """
     if source == "huggingface":
-        rows, where = huggingface_rows(split), f"openai/gsm8k, split {split}, row"
+        rows, where = hub_rows("openai/gsm8k", "main", split=split), f"openai/gsm8k, split {split}, row"
     elif source == "modelscope":
         rows, where = modelscope_rows(split), f"AI-ModelScope/gsm8k, split {split}, row"
     else:

@@ -8,10 +8,7 @@ import os
 import random
 from pathlib import Path
 
-from datasets import load_dataset
-from huggingface_hub import constants
-
-from grpo_kit.data import fetch, jsonl_rows
+from grpo_kit.data import hub_rows, jsonl_rows
 from grpo_kit.problems import FOLDER
 from grpo_kit.profile import SOURCES
 
@@ -75,13 +72,11 @@ def read_instructions(source):
     counted from 1; ConnectionError and FileNotFoundError say what to do.
     """
     if source == "huggingface":  # 1,496 rows in Chinese
-        if not constants.HF_HUB_OFFLINE:  # as for the problems: ask once before load_dataset asks for minutes
-            try:
-                fetch(f"{constants.ENDPOINT}/datasets/LooksJuicy/ruozhiba/resolve/main/README.md")
-            except ConnectionError as error:
-                reason = str(error).partition(" Set ")[0]
-                raise ConnectionError(f"{reason} Set HF_ENDPOINT to a mirror of the hub, or {ELSEWHERE}") from None
-        rows, where = load_dataset("LooksJuicy/ruozhiba", split="train").to_list(), "LooksJuicy/ruozhiba, row"
+        try:
+            rows, where = hub_rows("LooksJuicy/ruozhiba", split="train"), "LooksJuicy/ruozhiba, row"
+        except ConnectionError as error:
+            reason = str(error).partition(" Set ")[0]
+            raise ConnectionError(f"{reason} Set HF_ENDPOINT to a mirror of the hub, or {ELSEWHERE}") from error
     elif source == "modelscope":
         raise ValueError(
             "No copy of LooksJuicy/ruozhiba on ModelScope is known: set GRPO_DATA=huggingface and HF_ENDPOINT to a mirror of "
