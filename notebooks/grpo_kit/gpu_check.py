@@ -58,7 +58,7 @@ def save(name, figures):
 
 
 def copied(name, share=None):
-    """A copy of the repository for one notebook; `share`: of the memory, for its engine, instead of the profile's."""
+    """A copy of the repository for one notebook; `share`: its engine's of the memory, instead of the profile's."""
     target = OUT / f"copy-{name}"
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
@@ -151,10 +151,9 @@ def watched(name, seconds, at_once=1):
     OUT.mkdir(parents=True, exist_ok=True)
     file, log = OUT / f"{name}.json", OUT / f"{name}.log"
     file.unlink(missing_ok=True)
-    environment = os.environ | ({"UNSLOTH_VLLM_STANDBY_UTIL_OVERRIDE": "1"} if at_once > 1 else {})
     command = [sys.executable, "-m", "grpo_kit.gpu_check", "--run", name, "--at-once", str(at_once)]
     with open(log, "w") as output:
-        code = start(command, seconds, stdout=output, stderr=subprocess.STDOUT, env=environment).wait()
+        code = start(command, seconds, stdout=output, stderr=subprocess.STDOUT).wait()
     figures = json.loads(file.read_text("utf-8")) if file.exists() else {}
     if code == -signal.SIGALRM:
         figures["ended"] = "cut off: the minutes were over"

@@ -27,7 +27,7 @@ from .step_cost import GROUP, MODEL, ROOT
 from .threads import cores
 
 COMPLETIONS, LENGTH, PROMPT = 64, 32, 192  # a step's completions and their tokens, where they do not vary; a prompt's, at most
-STEPS = 4  # timed at each point, after one of warm-up
+STEPS = 3  # timed at each point, after one of warm-up
 WIDTHS = {1: 128, 4: 256, 15: 512, 60: 1024}  # {parameters in millions: hidden size}
 SIZES = {
     "completions": [32, 64, 128, 256, 512],

@@ -133,9 +133,8 @@ def memory_plan(config, profile, habits, memory, prompt=None, weights="NF4", chu
         "adapter, gradients, optimiser": (4 + 4 + habits.state) * count["adapter"],
         "runtime": habits.runtime,
     }
-    # vLLM's share holds the weights and the cache; the adapter and what `runtime` stands for come on top.
     standby = habits.standby and profile.standby
-    share = standby_share(memory) if standby else profile.gpu_memory_utilization
+    share = standby_share(memory) if standby else profile.gpu_memory_utilization  # vLLM's: the weights and the cache
     space = max(0, share * memory - fixed["weights"]) if habits.kv_space is None else habits.kv_space
     used = min(space, kv_bytes(config, sampled * (prompt + profile.max_completion_length), habits))
     cache = {"KV cache, used": used, SPARE: space - used}
@@ -158,9 +157,9 @@ def verdict(plan, config, profile, habits, memory):
 
 
 def this_machine():
-    """(habits, memory in bytes) of the accelerator, or of the CPU where there is none."""
+    """(habits, memory in bytes) of the accelerator, what is free of it, or of the CPU where there is none."""
     if torch.accelerator.is_available():
-        return ON_GPU, torch.accelerator.get_memory_info()[1]
+        return ON_GPU, torch.accelerator.get_memory_info()[0]  # Unsloth applies the share to what is free
     return ON_CPU, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 

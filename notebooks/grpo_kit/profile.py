@@ -57,11 +57,22 @@ def gpu():
     return card.total_memory / 1e9, card.major + card.minor / 10
 
 
-def choose_profile() -> Profile:
-    """The profile of this machine, with the overrides of the environment; it says why in `reason`.
+def prepared(profile, capability):
+    """`profile` as a GPU of this compute capability can run it; sets what Unsloth and vLLM read when they are imported."""
+    if 0 < capability < 8:  # a T4: most public runs with standby died there, and wrote 55 to 65 tokens a second
+        reason = f"{profile.reason}, compute capability {capability}: no standby, and no more steps than two hours should hold"
+        profile = replace(profile, standby=False, max_steps=min(profile.max_steps, 100), reason=reason)
+    for variable, value in {
+        "UNSLOTH_VLLM_STANDBY": str(int(profile.standby)),
+        "UNSLOTH_VLLM_NO_FLASHINFER": "1",  # it compiles for minutes, and a T4 has no kernels for it
+        "VLLM_LOGGING_LEVEL": "ERROR",  # its start alone would fill a screen
+    }.items():
+        os.environ.setdefault(variable, value)
+    return profile
 
-    It also sets what Unsloth and vLLM read when they are imported, unless that is set already.
-    """
+
+def choose_profile() -> Profile:
+    """The profile of this machine, with the overrides of the environment, `prepared`; it says why in `reason`."""
     memory, capability = gpu()
     fitting = [p for p in PROFILES.values() if p.name != "embedded" and int(p.name[:-2]) * 0.9 <= memory]
     if name := os.environ.get("GRPO_PROFILE"):
@@ -77,13 +88,5 @@ def choose_profile() -> Profile:
     data = os.environ.get("GRPO_DATA") or profile.data
     if data not in SOURCES and not Path(data).expanduser().is_dir():
         raise ValueError(f"GRPO_DATA={data!r} is neither a folder nor one of {', '.join(SOURCES)}.")
-    if 0 < capability < 8:  # a T4: most public runs with standby died there, and wrote 55 to 65 tokens a second
-        profile = replace(profile, standby=False, max_steps=min(profile.max_steps, 100))
-        reason += f" and compute capability {capability}: no standby, and no more steps than two hours should hold"
-    for variable, value in {
-        "UNSLOTH_VLLM_STANDBY": str(int(profile.standby)),
-        "UNSLOTH_VLLM_NO_FLASHINFER": "1",  # it compiles for minutes, and a T4 has no kernels for it
-        "VLLM_LOGGING_LEVEL": "ERROR",  # its start alone would fill a screen
-    }.items():
-        os.environ.setdefault(variable, value)
-    return replace(profile, reason=reason, model=os.environ.get("GRPO_MODEL") or profile.model, data=data)
+    model = os.environ.get("GRPO_MODEL") or profile.model
+    return prepared(replace(profile, reason=reason, model=model, data=data), capability)

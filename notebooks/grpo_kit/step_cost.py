@@ -34,8 +34,6 @@ def load(name, folder, tokens=384):
         from grpo_kit import FastLanguageModel
     import torch
 
-    if name == "bf16":
-        torch.set_float32_matmul_precision("medium")
     engine = {} if name in STOCK else {"fast_inference": True, "max_lora_rank": RANK}
     model, tokenizer = FastLanguageModel.from_pretrained(
         folder, max_seq_length=tokens, load_in_4bit=True, use_gradient_checkpointing=False, **engine
@@ -48,6 +46,8 @@ def load(name, folder, tokens=384):
         use_gradient_checkpointing=False,
         random_state=SEED,
     )
+    if name == "bf16":  # here, for Unsloth's import sets it to "high", which is float32 on a CPU
+        torch.set_float32_matmul_precision("medium")
     return model, tokenizer
 
 

@@ -27,7 +27,7 @@ RIGHT = "<reasoning>\n2 + 1,000 = 1,002\n</reasoning>\n<answer>\n1,002\n</answer
 ENDS = {  # machine: its card's bytes, its environment, and the profile or the error it ends with
     "T4": (15.8e9, {}, "16gb"),
     "ModelScope": (25.3e9, {"GRPO_DATA": "modelscope", "GRPO_MODEL": "", "GRPO_PROFILE": ""}, "24gb"),
-    "another peft": (85e9, {"OTHER": "peft"}, "80gb"),
+    "another plugin": (85e9, {"OTHER": "vllm-bnb-plugin"}, "80gb"),
     "small card": (8e9, {}, "RuntimeError: This GPU has 8 GB"),
     "unknown profile": (15.8e9, {"GRPO_PROFILE": "big"}, "ValueError: GRPO_PROFILE='big' is unknown; the profiles are "),
     "no such data": (15.8e9, {"GRPO_DATA": "/nonexistent"}, "ValueError: GRPO_DATA='/nonexistent' is neither a folder nor one "),
@@ -164,7 +164,7 @@ def test_with_a_gpu_every_cell_runs(ran, machine):
 
 def test_a_training_goes_on_from_the_last_whole_checkpoint_and_clears_up(ran):
     resumed = {machine: ran[machine]["resumed"] for machine in ENDS if "resumed" in ran[machine]}
-    assert resumed == {"T4": "grpo_checkpoints/checkpoint-20", "ModelScope": None, "another peft": None}
+    assert resumed == {"T4": "grpo_checkpoints/checkpoint-20", "ModelScope": None, "another plugin": None}
 
 
 def test_with_a_gpu_the_file_is_all_it_reads(ran):
@@ -174,7 +174,7 @@ def test_with_a_gpu_the_file_is_all_it_reads(ran):
     assert [f"{ran['folder']}/grpo_saved_lora/adapter_model.safetensors", True] in ran["touched"]
     assert not ran["kit"]
     # On the machine with another; the stand-ins of this process count as loaded, and are left alone.
-    assert ran["pip"] == [["-m", "pip", "install", "--progress-bar", "off", f"peft=={PINS['peft']}"]]
+    assert ran["pip"] == [["-m", "pip", "install", "--progress-bar", "off", f"vllm-bnb-plugin=={PINS['vllm-bnb-plugin']}"]]
     code = "\n".join(CELLS)  # Unsloth changes vLLM and TRL when it is imported, and reads its own setting then
     assert code.index('"UNSLOTH_VLLM_STANDBY"') < code.index("from unsloth") < min(code.index("from vllm"), code.index("from trl"))
 
@@ -190,7 +190,7 @@ def test_without_a_gpu_one_sentence_and_no_traceback(tmp_path):
     with pytest.raises(CellExecutionError):
         client.execute(env={"PATH": str(tmp_path), "HOME": str(tmp_path)})
     (error,) = [output for cell in notebook.cells for output in cell.outputs]
-    assert error in notebook.cells[2].outputs and error.traceback == [error.evalue]
+    assert error in notebook.cells[4].outputs and error.traceback == [error.evalue]
     assert "\n" not in error.evalue and "`make quickstart`" in error.evalue
 
 
