@@ -26,6 +26,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from threading import Lock
 
 from .bench import start
 from .step_cost import ROOT, SEED
@@ -221,15 +222,17 @@ def main():
     if not torch.cuda.is_available():
         sys.exit("make gpu-check measures what a CUDA GPU does, and PyTorch sees none on this machine: run it on one that has.")
     end = time.monotonic() + 60 * options.minutes
-    card, parts = machine(), {}
+    card, parts, one_at_a_time = machine(), {}, Lock()
     file = ROOT / f"notebooks/results/gpu_check_{re.sub('[^a-z0-9]+', '_', card['gpu'].lower()).strip('_')}.json"
     report = {"machine": card, "date": datetime.date.today().isoformat(), "seed": SEED,
-              "versions": {name: metadata.version(name) for name in PACKAGES}, "command": " ".join(["make gpu-check", *sys.argv[1:]])}
+              "versions": {name: metadata.version(name) for name in PACKAGES}, "command": f"make gpu-check ARGS={' '.join(sys.argv[1:])!r}"}
 
     def begin(name):
-        parts[name] = watched(name, end - time.monotonic(), options.at_once)
-        write(file, report | {"parts": {name: parts[name] for name in PARTS if name in parts}})
-        print(table({name: parts[name]}), flush=True)
+        found = watched(name, end - time.monotonic(), options.at_once)
+        with one_at_a_time:
+            parts[name] = found
+            write(file, report | {"parts": {name: parts[name] for name in PARTS if name in parts}})
+            print(table({name: found}), flush=True)
 
     for name in options.parts:
         if name not in CHAPTERS:

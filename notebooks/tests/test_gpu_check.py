@@ -54,6 +54,36 @@ def test_arguments(monkeypatch, capsys, arguments, code, says):
     assert stop.value.code == code and says in "".join(capsys.readouterr())
 
 
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_parts_run_in_their_order_the_chapters_beside_each_other_and_each_is_written_down(out, monkeypatch, capsys, at_once):
+    began, running, most = [], set(), {"chapters": 0, "others": 0}
+    file = out.parent / "notebooks/results/gpu_check_a_card.json"
+
+    def watched(name, seconds, asked):
+        began.append(name)
+        running.add(name)
+        kind = "chapters" if name in gpu_check.CHAPTERS else "others"
+        most[kind] = max(most[kind], len(running))
+        time.sleep(0.2)
+        running.remove(name)
+        return {"ended": f"{name} with {asked} at once, {seconds > 50}"}
+
+    monkeypatch.setattr(gpu_check, "watched", watched)
+    monkeypatch.setattr(gpu_check, "machine", lambda: {"gpu": "A Card!", "driver": "580"})
+    monkeypatch.setattr(gpu_check.metadata, "version", lambda name: "1.0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    chosen = ["06", "engine", "02", "00", "03", "vllm"]
+    monkeypatch.setattr(sys, "argv", ["gpu_check", "--minutes", "1", "--at-once", str(at_once), "--parts", *chosen])
+    gpu_check.main()
+    assert began[:3] == ["engine", "00", "vllm"] and sorted(began[3:]) == ["02", "03", "06"]
+    assert most == {"chapters": at_once, "others": 1}
+    report = json.loads(file.read_text("utf-8"))
+    assert report["machine"]["gpu"] == "A Card!" and report["command"] == "make gpu-check ARGS='" + " ".join(sys.argv[1:]) + "'"
+    assert list(report["parts"]) == ["00", "engine", "vllm", "02", "03", "06"]
+    assert report["parts"]["02"]["ended"] == f"02 with {at_once} at once, True"
+    assert "saved as notebooks/results/gpu_check_a_card.json" in capsys.readouterr().out
+
+
 def test_the_table_of_the_stored_figures():
     text = gpu_check.table(STORED["parts"])
     assert "00        46 of 46 cells, 372 s, 0 errors\n" in text
