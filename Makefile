@@ -1,6 +1,6 @@
 # `make` alone lists the targets; each one that needs .venv brings it up to date first.
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart aha test test-browser bench bench-growth gpu-check lab llama.cpp chat tiny-model lock clean
+.PHONY: help setup quickstart aha test test-browser bench bench-growth gpu-check evidence lab llama.cpp chat tiny-model lock clean
 
 PYTHON := .venv/bin/python
 # tcmalloc (Debian: libtcmalloc-minimal4), where it is installed, spares torch some memory management;
@@ -66,6 +66,9 @@ bench-growth: setup ## time and memory against sizes and steps, as curves with e
 # make gpu-check ARGS="--minutes 15 --parts engine 02": other minutes, or some of the parts.
 gpu-check: setup ## on a GPU: the quickstart, a 3B shape and chapters, timed and weighed (at most 10 minutes)
 	PYTHONPATH=notebooks $(PYTHON) -m grpo_kit.gpu_check $(ARGS)
+
+evidence: setup ## on a GPU: two Qwen2.5 on GSM8K, whole test set before and after, one JSON to send back (hours)
+	PYTHONPATH=notebooks $(PYTHON) -m grpo_kit.evidence $(ARGS)
 
 # In a container one is often root, which JupyterLab refuses unless it is told.
 lab: setup ## open the notebooks in JupyterLab

@@ -120,7 +120,8 @@ def comparison(folder):
         rows = json.loads((folder / f"grpo_evaluation/{split}_{when}.json").read_text("utf-8"))["rows"]
         return Evaluation(pd.DataFrame(rows))
 
-    return {split: compare(read(split, "before"), read(split, "after")).to_dict("index") for split in ("test", "held_out")}
+    splits = [file.name.removesuffix("_after.json") for file in sorted(folder.glob("grpo_evaluation/*_after.json"), reverse=True)]
+    return {split: compare(read(split, "before"), read(split, "after")).to_dict("index") for split in splits}
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------
