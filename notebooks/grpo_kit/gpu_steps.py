@@ -13,7 +13,7 @@ from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
-from .memory import ON_GPU, memory_in_use, memory_plan, standby_share
+from .memory import ON_GPU, memory_in_use, memory_plan
 from .profile import PROFILES
 from .step_cost import MODEL, PROJECTIONS, SEED
 
@@ -137,14 +137,14 @@ def engine(folder, save, budget=BUDGET, lengths=None, prompts=PROMPTS):
     """Saves the figures of Unsloth's 4-bit policy with vLLM beside it, as in the quickstart, within `budget` bytes."""
     import torch
 
-    os.environ["UNSLOTH_VLLM_STANDBY"] = os.environ["UNSLOTH_VLLM_STANDBY_UTIL_OVERRIDE"] = "1"
     from . import FastLanguageModel
     from transformers import AutoConfig
     from trl import GRPOTrainer
     from vllm import SamplingParams
 
     memory = torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else budget
-    profile = replace(PROFILES["16gb"], model=str(folder), gpu_memory_utilization=standby_share(budget) * budget / memory)
+    share = PROFILES["16gb"].gpu_memory_utilization * budget / memory
+    profile = replace(PROFILES["16gb"], model=str(folder), gpu_memory_utilization=share)
     lengths = lengths or {LENGTH: 1 + STEPS, profile.max_completion_length: 2}
     start = time.perf_counter()
     model, tokenizer = FastLanguageModel.from_pretrained(
@@ -157,7 +157,7 @@ def engine(folder, save, budget=BUDGET, lengths=None, prompts=PROMPTS):
     dataset = problems(profile, tokenizer)
     texts = [tokenizer.apply_chat_template(row, tokenize=False, add_generation_prompt=True) for row in dataset["prompt"]]
     longest = max(map(len, tokenizer(texts, add_special_tokens=False)["input_ids"]))
-    plan = memory_plan(AutoConfig.from_pretrained(folder), profile, ON_GPU, budget, longest)
+    plan = memory_plan(AutoConfig.from_pretrained(folder), PROFILES["16gb"], ON_GPU, budget, longest)
     save({"plan, GB": (plan.sum() / 1e9).to_dict(), "plan": (plan / 1e9).to_dict()})
 
     params, rates = SamplingParams(temperature=1.0, max_tokens=min(lengths), ignore_eos=True), {}

@@ -236,4 +236,4 @@ def test_the_engines_part_on_a_small_shape(tmp_path):
     kept = json.loads(run.stdout.splitlines()[-1])
     assert kept["tokens/s of so many prompts"].keys() == {"2", "5"} and kept["24 tokens"]["tokens a completion"] == 24
     assert kept["24 tokens"]["peak, GB"]["generate"] > 0 and len(kept["24 tokens"]["step"]) == 2
-    assert min(kept["24 tokens"]["training"]) > 0 and kept["plan, GB"]["sampling"] > 12  # 0.76 of 16 GB, and the rest
+    assert min(kept["24 tokens"]["training"]) > 0 and kept["plan, GB"]["sampling"] > 9.6  # 0.6 of 16 GB, and the rest

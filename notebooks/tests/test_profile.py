@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -33,16 +34,16 @@ def on(monkeypatch):
     return on
 
 
-@pytest.mark.parametrize("card, name, standby", [
-    ("no GPU", "embedded", "0"), ("T4", "16gb", "0"), ("two T4", "16gb", "0"), ("V100", "16gb", "0"), ("L4", "24gb", "1"),
-    ("RTX 4090", "24gb", "1"), ("A100 40", "40gb", "1"), ("H100", "80gb", "1"), ("a half", "40gb", "1")])
-def test_the_profile_of_a_machine(on, card, name, standby):
+@pytest.mark.parametrize("card, name", [
+    ("no GPU", "embedded"), ("T4", "16gb"), ("two T4", "16gb"), ("V100", "16gb"), ("L4", "24gb"), ("RTX 4090", "24gb"),
+    ("A100 40", "40gb"), ("H100", "80gb"), ("a half", "40gb")])
+def test_the_profile_of_a_machine(on, card, name):
     on(card)
     profile = choose_profile()
     assert (profile.name, profile.model, profile.data) == (name, PROFILES[name].model, PROFILES[name].data)
     assert profile.max_steps == (100 if 0 < CARDS[card][1] < 8 else PROFILES[name].max_steps)
-    assert profile.standby == (standby == "1") and 0 < profile.gpu_memory_utilization < 0.7
-    assert [os.environ[variable] for variable in VARIABLES] == [standby, "1", "ERROR"]
+    assert not profile.standby and 0 < profile.gpu_memory_utilization < 0.7
+    assert [os.environ[variable] for variable in VARIABLES] == ["0", "1", "ERROR"]
     assert "GPU" in profile.reason
 
 
@@ -55,11 +56,10 @@ def test_a_card_too_small_is_refused_unless_a_profile_is_named(on, monkeypatch, 
     assert choose_profile().name == "embedded"
 
 
-def test_the_small_model_on_a_gpu_trains_without_standby(on, monkeypatch):
+def test_a_profile_with_standby_has_unsloth_switch_it_on(on, monkeypatch):
     on("H100")
-    monkeypatch.setenv("GRPO_PROFILE", "embedded")
-    profile = choose_profile()
-    assert (profile.model, profile.standby, os.environ["UNSLOTH_VLLM_STANDBY"]) == ("../data/tiny-model", False, "0")
+    monkeypatch.setitem(PROFILES, "80gb", replace(PROFILES["80gb"], standby=True))
+    assert choose_profile().standby and os.environ["UNSLOTH_VLLM_STANDBY"] == "1"
 
 
 @pytest.mark.parametrize("variable, value", zip(VARIABLES, ["1", "0", "INFO"]))
