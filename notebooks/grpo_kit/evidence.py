@@ -10,21 +10,16 @@ import datetime
 import importlib.metadata as metadata
 import json
 import os
-import re
 import sys
 from pathlib import Path
 
 from . import bench
-from .gpu_check import OUT, PACKAGES, comparison, copied, machine, run_notebook, write
+from .gpu_check import OUT, PACKAGES, comparison, copied, machine, run_notebook, slug, write
 from .step_cost import ROOT, SEED
 
 MODELS = ["unsloth/Qwen2.5-0.5B-Instruct", "unsloth/Qwen2.5-3B-Instruct"]
 PUBLISHED = {MODELS[0]: "49.6 -> 54.3 % (LoRA)", MODELS[1]: "56.3 -> 86.1 %"}
 TAKES = "By the steps measured on an H100 this takes an hour or two there for both models, and a night on a T4 (estimates)."
-
-
-def slug(text):
-    return re.sub("[^a-z0-9]+", "_", text.lower()).strip("_")
 
 
 def run(model):

@@ -49,6 +49,11 @@ def write(file, value):
     os.replace(part, file)
 
 
+def slug(text):
+    """`text` as a part of a file's name."""
+    return re.sub("[^a-z0-9]+", "_", text.lower()).strip("_")
+
+
 def save(name, figures):
     """Adds `figures` to the part's own file, so that a part that is ended leaves what it had."""
     file = OUT / f"{name}.json"
@@ -224,7 +229,7 @@ def main():
         sys.exit("make gpu-check measures what a CUDA GPU does, and PyTorch sees none on this machine: run it on one that has.")
     end = time.monotonic() + 60 * options.minutes
     card, parts, one_at_a_time = machine(), {}, Lock()
-    file = ROOT / f"notebooks/results/gpu_check_{re.sub('[^a-z0-9]+', '_', card['gpu'].lower()).strip('_')}.json"
+    file = ROOT / f"notebooks/results/gpu_check_{slug(card['gpu'])}.json"
     report = {"machine": card, "date": datetime.date.today().isoformat(), "seed": SEED,
               "versions": {name: metadata.version(name) for name in PACKAGES}, "command": f"make gpu-check ARGS={' '.join(sys.argv[1:])!r}"}
 
