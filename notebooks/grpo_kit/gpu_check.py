@@ -7,8 +7,7 @@ Parts, in this order, each in a process of its own, as far as the minutes go:
 - generate, vllm: the same batch by TRL alone, with transformers' `generate` and with TRL's own vLLM.
 - 02, 03, …: the chapters, every cell; an error does not end a notebook, the third does.
 
-It prints a table and writes notebooks/results/gpu_check_<card>.json, again after each part; logs and executed notebooks
-are in outputs/gpu_check/.
+After each part it writes notebooks/results/gpu_check_<card>.json; logs and executed notebooks are in outputs/gpu_check/.
 """
 
 import argparse
@@ -240,11 +239,9 @@ def main():
             write(file, report | {"parts": {name: parts[name] for name in PARTS if name in parts}})
             print(table({name: found}), flush=True)
 
-    for name in options.parts:
-        if name not in CHAPTERS:
-            begin(name)
-    with ThreadPoolExecutor(options.at_once) as pool:
-        list(pool.map(begin, [name for name in options.parts if name in CHAPTERS]))
+    for at_once, kind in ((1, [*STEPS, "00"]), (options.at_once, CHAPTERS)):
+        with ThreadPoolExecutor(at_once) as pool:
+            list(pool.map(begin, [name for name in options.parts if name in kind]))
     print(f"\n{card['gpu']}, driver {card['driver']}\n{table(parts)}\n\nsaved as {file.relative_to(ROOT)}")
 
 
