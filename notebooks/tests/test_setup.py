@@ -381,7 +381,8 @@ def test_a_failing_cell_is_named_and_ends_the_other_notebooks_soon(clone):
     assert done.returncode == 1 and "ValueError: on purpose" in re.sub(r"\x1b\[[\d;]*m", "", done.stdout)
     assert re.search(r"^FAILED notebooks/fails.ipynb::Cell 2", done.stdout, re.M)
     assert re.search(r"^notebooks/fails.ipynb: \d+ s$", done.stdout, re.M)
-    assert not Path(f"/proc/{(folder / 'notebooks/kernel').read_text()}").exists()
+    kernel = Path(f"/proc/{(folder / 'notebooks/kernel').read_text()}")
+    wait_for(lambda: not kernel.exists())
 
 
 def test_aha_runs_in_the_background_alone_and_again_after_a_kill(clone):
