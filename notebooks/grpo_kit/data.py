@@ -59,11 +59,16 @@ def hub_rows(dataset, *configuration, split):
         raise unreadable(dataset, offline if constants.HF_HUB_OFFLINE else type(error).__name__) from error
 
 
-def modelscope_rows(split):
-    """Return the rows of GSM8K from ModelScope, or from MODELSCOPE_ENDPOINT."""
-    # Not modelscope/gsm8k: that is a loading script, which datasets 4 refuses to run.
+def modelscope_file(dataset, path):
+    """The address of a dataset's file on ModelScope, or on MODELSCOPE_ENDPOINT."""
     endpoint = os.environ.get("MODELSCOPE_ENDPOINT") or "https://modelscope.cn"
-    url = f"{endpoint}/datasets/AI-ModelScope/gsm8k/resolve/master/main/{split}-00000-of-00001.parquet"
+    return f"{endpoint}/datasets/{dataset}/resolve/master/{path}"
+
+
+def modelscope_rows(split):
+    """Return the rows of GSM8K from ModelScope."""
+    # Not modelscope/gsm8k: that is a loading script, which datasets 4 refuses to run.
+    url = modelscope_file("AI-ModelScope/gsm8k", f"main/{split}-00000-of-00001.parquet")
     try:
         return parquet.read_table(io.BytesIO(fetch(url))).to_pylist()
     except (ArrowException, OSError) as error:

@@ -8,7 +8,7 @@ import os
 import random
 from pathlib import Path
 
-from grpo_kit.data import hub_rows, jsonl_rows
+from grpo_kit.data import fetch, hub_rows, jsonl_rows, modelscope_file, unreadable
 from grpo_kit.problems import FOLDER
 from grpo_kit.profile import SOURCES
 
@@ -65,23 +65,34 @@ def checked_instruction(row, where):
     return {"instruction": texts[0], "output": texts[1]}
 
 
+def modelscope_instructions():
+    """Return the rows of ruozhiba from ModelScope, whose columns are `query` and `response`; there are others of that name."""
+    url = modelscope_file("w10442005/ruozhiba_qa", "ruozhiba_qaswift.json")  # as public notebooks have it
+    text = fetch(url).decode("utf-8", "replace")
+    try:
+        rows = json.loads(text) if text.lstrip().startswith("[") else [json.loads(line) for line in text.split("\n") if line.strip()]
+        return [{"instruction": row.get("query"), "output": row.get("response")} for row in rows]
+    except (ValueError, AttributeError):
+        raise unreadable(url, "it answers with something that is no JSON rows, as a login page does") from None
+
+
 def read_instructions(source):
     """Return the instruction rows of a source: dicts with `instruction` and `output`.
 
     `source` is one of `SOURCES`, or a folder with instructions.jsonl. ValueError names the first malformed row,
     counted from 1; ConnectionError and FileNotFoundError say what to do.
     """
-    if source == "huggingface":  # 1,496 rows in Chinese
+    hubs = {  # some 1,500 rows in Chinese
+        "huggingface": (lambda: hub_rows("LooksJuicy/ruozhiba", split="train"), "LooksJuicy/ruozhiba", "GRPO_DATA=modelscope"),
+        "modelscope": (modelscope_instructions, "w10442005/ruozhiba_qa", "GRPO_DATA=huggingface"),
+    }
+    if source in hubs:
+        read, name, other = hubs[source]
         try:
-            rows, where = hub_rows("LooksJuicy/ruozhiba", split="train"), "LooksJuicy/ruozhiba, row"
+            rows, where = read(), f"{name}, row"
         except ConnectionError as error:
             reason = str(error).partition(" Set ")[0]
-            raise ConnectionError(f"{reason} Set HF_ENDPOINT to a mirror of the hub, or {ELSEWHERE}") from error
-    elif source == "modelscope":
-        raise ValueError(
-            "No copy of LooksJuicy/ruozhiba on ModelScope is known: set GRPO_DATA=huggingface and HF_ENDPOINT to a mirror of "
-            f"the hub, or {ELSEWHERE}"
-        )
+            raise ConnectionError(f"{reason} Set HF_ENDPOINT to a mirror of the hub, or {other}, or {ELSEWHERE}") from error
     else:
         folder = INSTRUCTIONS.parent if source == "embedded" else Path(source).expanduser()
         if source not in SOURCES and not folder.is_dir():

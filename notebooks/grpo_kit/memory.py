@@ -1,6 +1,6 @@
-"""How much memory a GRPO run takes, item by item, before it runs; and how much it took when it ran.
+"""How much memory a GRPO run takes, item by item, before it runs, and about how long; and how much it took when it ran.
 
-Everything is in bytes, and a GB is 10^9 of them. The formulas hold for dense decoders with the seven linear layers of
+Sizes are in bytes, and a GB is 10^9 of them. The formulas hold for dense decoders with the seven linear layers of
 Llama and Qwen2. What is kept differs between Unsloth's own engine on a GPU and this package's on a CPU (`ON_GPU`, `ON_CPU`).
 """
 
@@ -144,6 +144,39 @@ def memory_plan(config, profile, habits, memory, prompt=None, weights="NF4", chu
     }
     while_training = fixed | training | ({} if standby else cache)
     return pd.DataFrame({"sampling": fixed | cache, "training": while_training}).fillna(0)
+
+
+@dataclass(frozen=True)
+class Card:
+    """A GPU as its maker describes it: memory bandwidth in bytes a second, dense 16-bit operations a second."""
+
+    bandwidth: float
+    flops: float
+
+
+CARDS = {
+    "T4": Card(320e9, 65e12), "L4": Card(300e9, 121e12), "RTX 4090": Card(1008e9, 165e12),
+    "A100 40 GB": Card(1555e9, 312e12), "H100": Card(3350e9, 989e12),
+}
+# Read off the runs in test_memory.py, which a plan so made meets within a third: a token takes this many times what
+# moving the weights once takes, and a training step reaches this share of the card's operations.
+PER_TOKEN, REACHED = 2.7, 0.2
+
+
+def step_seconds(config, profile, card, prompt=None, length=None, weights="NF4"):
+    """(sampling, training): the estimated seconds of one training step, once everything is compiled.
+
+    `prompt` and `length` are tokens: of a prompt, and of the batch's longest completion (default: the profile's limits).
+    All completions of a step are written at once, so that a token of all of them costs one pass over the weights; those in
+    NF4 are written out in 16 bits and read again. A training step is 8 operations a weight and token: forward, forward
+    again (checkpointing) and two for the backward.
+    """
+    prompt, length = prompt or profile.max_prompt_length, length or profile.max_completion_length
+    count = count_parameters(config)
+    moved = (WEIGHT_BYTES[weights] + 4 if weights == "NF4" else WEIGHT_BYTES[weights]) * count["linear"] + 2 * count["rest"]
+    tokens = profile.per_device_train_batch_size * profile.gradient_accumulation_steps * (prompt + length)
+    operations = 8 * (count["linear"] + count["rest"]) * tokens
+    return PER_TOKEN * length * moved / card.bandwidth, operations / (REACHED * card.flops)
 
 
 def verdict(plan, config, profile, habits, memory):

@@ -40,6 +40,8 @@ PROFILES = {
         GPU, name="embedded", model="../data/tiny-model", data="embedded", adapter="../grpo_saved_lora", splits=("test", "held_out"),
         max_seq_length=384, max_prompt_length=192, max_completion_length=96, lora_rank=16, learning_rate=1.5e-3,
         max_steps=100, num_generations=8, per_device_train_batch_size=128, gradient_accumulation_steps=1),
+    "6gb": replace(GPU, name="6gb", model="unsloth/Qwen2.5-0.5B-Instruct", gpu_memory_utilization=0.5),
+    "8gb": replace(GPU, name="8gb", model="unsloth/Qwen2.5-1.5B-Instruct", gpu_memory_utilization=0.5),
     "16gb": GPU,
     "24gb": replace(GPU, name="24gb", lora_rank=32, num_generations=8, per_device_train_batch_size=8),
     "40gb": replace(GPU, name="40gb", lora_rank=32, num_generations=8, per_device_train_batch_size=16, gradient_accumulation_steps=2),
@@ -84,7 +86,7 @@ def choose_profile() -> Profile:
     elif fitting:
         profile, reason = fitting[-1], f"a GPU with {memory:.0f} GB"
     else:
-        raise RuntimeError(f"This GPU has {memory:.0f} GB and the smallest profile needs 16; set GRPO_PROFILE to override.")
+        raise RuntimeError(f"This GPU has {memory:.0f} GB and the smallest profile needs 6; set GRPO_PROFILE to override.")
     data = os.environ.get("GRPO_DATA") or profile.data
     if data not in SOURCES and not Path(data).expanduser().is_dir():
         raise ValueError(f"GRPO_DATA={data!r} is neither a folder nor one of {', '.join(SOURCES)}.")

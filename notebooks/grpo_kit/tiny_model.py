@@ -1,9 +1,10 @@
 """Pretrains data/tiny-model, the embedded default's language model, from nothing on a CPU.
 
 The model is a Llama of 3.7 million parameters. Its only school is the word problems of `problems`
-(training templates, other rows than those the repository ships), answered in several styles: most
-replies blurt a number or write plain steps, few keep the layout that the system prompt asks for. So
-it behaves like a young instruct model, and GRPO has something to teach it.
+(training templates, other rows than those the repository ships). It learns in two parts: first to
+work problems out, mostly in steps; then the manner of a chat model that nobody told to think: most
+replies blurt a number, a minority writes steps, very few keep the layout that the system prompt asks
+for. So its likeliest reply is a quick wrong answer, and GRPO has something to find.
 
     python -m grpo_kit.tiny_model           # resumes an interrupted pretraining
 """
@@ -37,7 +38,10 @@ PEAK_LEARNING_RATE = 2e-3
 CHECKPOINT_EVERY = 250
 
 SYSTEM_PROMPTS = {SYSTEM_PROMPT: 80, SYSTEM_PROMPT_ZH: 12, None: 8}  # share of problems, in percent
-STYLES = {"number": 42, "steps": 42, "layout": 12, "tag only": 4}  # share of replies, in percent
+# The share of each style of reply, in percent: first to work problems out, then a manner to answer in.
+SCHOOL = {"number": 18, "steps": 70, "layout": 8, "tag only": 4}
+MANNER = {"number": 72, "steps": 23, "layout": 3, "tag only": 2}
+SCHOOL_SHARE = 0.75  # of the steps; the manner is learned in the rest, while the learning rate falls
 PRACTICE = 4  # lists of bare sums among the problems of a step
 
 CHATML = (
@@ -47,12 +51,17 @@ CHATML = (
 TAGS = ["<|im_start|>", "<|im_end|>", "<reasoning>", "</reasoning>", "<answer>", "</answer>"]
 
 
-def reply(rng: random.Random, row: dict) -> str:
-    """An answer to the problem in one of the styles, as `STYLES` weighs them."""
+def draw(rng: random.Random, shares: dict):
+    """One key, as likely as its share."""
+    return rng.choices(list(shares), list(shares.values()))[0]
+
+
+def reply(rng: random.Random, row: dict, styles: dict[str, int]) -> str:
+    """An answer to the problem in one of the styles, as `styles` weighs them."""
     steps, number = re.sub(r"<<.*?>>", "", row["answer"]).split("\n#### ")
-    style = rng.choices(list(STYLES), list(STYLES.values()))[0]
+    style = draw(rng, styles)
     if style == "number":
-        return rng.choice(["{0}", "The answer is {0}.", "{0} " + steps.split()[-1]]).format(number)
+        return f"The answer is {number}."  # one opening only, so that the likeliest reply is this
     if style == "steps":
         return steps + rng.choice(["\nThe answer is {0}.", "\nAnswer: {0}", "\nSo it is {0}."]).format(number)
     if style == "layout":
@@ -60,17 +69,17 @@ def reply(rng: random.Random, row: dict) -> str:
     return rng.choice(["<answer>\n{0}\n</answer>", "{1}\n<answer>\n{0}\n</answer>"]).format(number, steps)
 
 
-def documents(step: int, tokenizer, avoid: set[str]) -> list[tuple[list[int], list[bool]]]:
+def documents(step: int, styles: dict[str, int], tokenizer, avoid: set[str]) -> list[tuple[list[int], list[bool]]]:
     """The documents of one training step: token ids, and which of them are learned (replies, sums)."""
     rng = random.Random(f"{SEED} {step}")
     rows = [row for row in problems("train", BATCH + 4 * PRACTICE, seed=rng.random()) if row["question"] not in avoid]
     texts = []  # each a list of (text, learned)
     for row in rows[:BATCH]:
-        system = rng.choices(list(SYSTEM_PROMPTS), list(SYSTEM_PROMPTS.values()))[0]
+        system = draw(rng, SYSTEM_PROMPTS)
         messages = [{"role": "system", "content": system}] if system else []
         messages += [{"role": "user", "content": row["question"]}]
         prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        texts.append([(prompt, False), (reply(rng, row) + "<|im_end|>", True)])
+        texts.append([(prompt, False), (reply(rng, row, styles) + "<|im_end|>", True)])
     sums = [line for row in rows[BATCH:] for line in row["answer"].split("\n")[:-1]]
     for i in range(PRACTICE):
         parts = (re.fullmatch(r"(.*= )<<.*?>>(.*)", line).groups() for line in sums[i::PRACTICE])
@@ -92,7 +101,7 @@ def build_tokenizer(folder: Path) -> LlamaTokenizer:
     rng = random.Random(SEED)
     lines = [SYSTEM_PROMPT, SYSTEM_PROMPT_ZH] * 50 + ["system user assistant"] * 50
     for row in problems("train", 3000, seed="tokenizer"):
-        lines += [row["question"], reply(rng, row)]
+        lines += [row["question"], reply(rng, row, SCHOOL)]
     folder.mkdir(parents=True, exist_ok=True)
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=(line for text in lines for line in text.split("\n")),
@@ -188,7 +197,8 @@ def pretrain(steps: int) -> None:
     for step in range(start, steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, steps)
-        loss, n_tokens = train_step(model, optimizer, documents(step, tokenizer, avoid), tokenizer.pad_token_id)
+        styles = SCHOOL if step < SCHOOL_SHARE * steps else MANNER
+        loss, n_tokens = train_step(model, optimizer, documents(step, styles, tokenizer, avoid), tokenizer.pad_token_id)
         tokens += n_tokens
         losses.append(loss)
         if (step + 1) % 50 == 0:
@@ -229,6 +239,6 @@ def report() -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--steps", type=int, default=9_000)
+    parser.add_argument("--steps", type=int, default=10_000)
     pretrain(parser.parse_args().steps)
     report()

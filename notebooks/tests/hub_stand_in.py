@@ -39,8 +39,8 @@ def parquet_bytes(rows):
 class Hub:
     """A server of one dataset. `rows` maps a split to its rows; `asked` lists the requests."""
 
-    def __init__(self, rows, name="openai/gsm8k"):
-        self.name = name
+    def __init__(self, rows, name="openai/gsm8k", on_modelscope="AI-ModelScope/gsm8k"):
+        self.name, self.on_modelscope = name, on_modelscope
         self.files = {f"main/{split}-00000-of-00001.parquet": parquet_bytes(some) for split, some in rows.items()}
         self.files["README.md"] = README.encode()
         self.asked = []
@@ -51,7 +51,7 @@ class Hub:
         if len(self.asked) > MOST_REQUESTS:
             return 429, b""
         for prefix in (f"/datasets/{self.name}/resolve/main/", f"/datasets/{self.name}/resolve/{COMMIT}/",
-                       "/datasets/AI-ModelScope/gsm8k/resolve/master/"):
+                       f"/datasets/{self.on_modelscope}/resolve/master/"):
             if path.startswith(prefix) and path[len(prefix):] in self.files:
                 return 200, self.files[path[len(prefix):]]
         if path.startswith(f"/api/datasets/{self.name}/revision/"):

@@ -59,8 +59,6 @@ def test_bad_sources(tmp_path):
         read_instructions(str(tmp_path))
     with pytest.raises(ValueError, match="neither a folder nor one of embedded, huggingface"):
         read_instructions("nowhere")
-    with pytest.raises(ValueError, match="GRPO_DATA=huggingface and HF_ENDPOINT"):
-        read_instructions("modelscope")
 
 
 def test_huggingface(tmp_path):
@@ -77,7 +75,36 @@ def test_huggingface(tmp_path):
     nowhere = environment | {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "empty")}
     done = subprocess.run(command, env=nowhere, capture_output=True, text=True, timeout=90)
     (*_, last) = done.stderr.strip().splitlines()
-    assert "ConnectionError" in last and "a folder with an instructions.jsonl" in last and "modelscope" not in last
+    assert "ConnectionError" in last and "or GRPO_DATA=modelscope, or GRPO_DATA to a folder with an instructions.jsonl" in last
+
+
+MODELSCOPE_ROW = {"system": "00000", "query": "Why?", "response": ROW["output"]}
+
+
+def from_modelscope(monkeypatch, text):
+    with Hub({}, on_modelscope="w10442005/ruozhiba_qa") as hub:
+        hub.files = {"ruozhiba_qaswift.json": text.encode()}
+        monkeypatch.setenv("MODELSCOPE_ENDPOINT", hub.url)
+        return read_instructions("modelscope")
+
+
+@pytest.mark.parametrize("text", [
+    json.dumps([MODELSCOPE_ROW] * 2, indent=2, ensure_ascii=False),
+    2 * (json.dumps(MODELSCOPE_ROW, ensure_ascii=False) + "\n"),
+])
+def test_modelscope(monkeypatch, text):
+    assert from_modelscope(monkeypatch, text) == [ROW] * 2
+
+
+@pytest.mark.parametrize("text", ["<html>log in</html>", '["a"]', "[", '{"code": 403}\n"a"'])
+def test_an_answer_of_modelscope_that_holds_no_rows_is_told(monkeypatch, text):
+    with pytest.raises(ConnectionError, match="no JSON rows.*or GRPO_DATA=huggingface, or GRPO_DATA to a folder with an"):
+        from_modelscope(monkeypatch, text)
+
+
+def test_a_row_of_modelscope_without_its_columns_is_named(monkeypatch):
+    with pytest.raises(ValueError, match="w10442005/ruozhiba_qa, row 2: a row needs"):
+        from_modelscope(monkeypatch, json.dumps([MODELSCOPE_ROW, {"query": "Why?"}]))
 
 
 def test_chinese_is_told_by_its_characters():

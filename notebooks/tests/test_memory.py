@@ -27,6 +27,16 @@ ROOT = Path(__file__).resolve().parents[2]
 TINY = AutoConfig.from_pretrained(ROOT / "data/tiny-model")
 
 
+def qwen(**shape):
+    return Qwen2Config(vocab_size=151936, num_key_value_heads=2, tie_word_embeddings=True, **shape)
+
+
+SMALLER = {  # Qwen2.5 of the profiles below 16 GB
+    "6gb": qwen(hidden_size=896, intermediate_size=4864, num_hidden_layers=24, num_attention_heads=14),
+    "8gb": qwen(hidden_size=1536, intermediate_size=8960, num_hidden_layers=28, num_attention_heads=12),
+}
+
+
 def source(package, file):
     folder = Path(importlib.util.find_spec(package).origin).parent
     return (folder / file).read_text("utf-8")
@@ -110,8 +120,16 @@ def test_what_is_said_of_the_engines_stands_in_their_sources():
 
 def test_chunks_never_hold_more_than_two_gib_of_logits():
     for name, profile in PROFILES.items():
-        config = TINY if name == "embedded" else QWEN
+        config = TINY if name == "embedded" else SMALLER.get(name, QWEN)
         assert memory.logits_bytes(config, profile) <= min(2 * memory.GIB, memory.logits_bytes(config, profile, chunked=False))
+
+
+@pytest.mark.parametrize("name", SMALLER)
+def test_a_smaller_card_has_a_smaller_model_that_leaves_room(name):
+    """The least memory that chooses the profile, of which a tenth is taken by others."""
+    profile, size = PROFILES[name], int(name[:-2]) * 0.9e9
+    plan = memory_plan(SMALLER[name], profile, ON_GPU, 0.9 * size)
+    assert verdict(plan, SMALLER[name], profile, ON_GPU, 0.9 * size) == "fits" and plan.sum().max() < 0.95 * size
 
 
 @pytest.mark.parametrize("name", ["16gb", "24gb", "40gb", "80gb"])
@@ -169,6 +187,32 @@ def test_the_plan_of_the_run_that_was_measured_on_a_gpu():
     plan = memory_plan(QWEN, replace(PROFILES["16gb"], standby=True), ON_GPU, 16e9, prompt=119).sum() / 1e9
     assert plan["sampling"] == pytest.approx(measured["generate"], rel=0.05)
     assert plan["training"] == pytest.approx(measured["training"], rel=0.05)
+
+
+H100_RUN = json.loads((ROOT / "notebooks/results/gpu_check_nvidia_h100_80gb_hbm3.json").read_text("utf-8"))["parts"]["engine"]["640 tokens"]
+STEPS = [  # card, model, weights, completions a step, prompt, longest completion, seconds; T4: stored outputs of public notebooks
+    ("T4", QWEN, "NF4", 8, 100, 200, 6054 / 250),
+    ("T4", LLAMA_8B, "NF4", 6, 150, 191, 54.7),
+    ("T4", qwen3(hidden_size=2560, intermediate_size=9728, tie_word_embeddings=True), "16-bit", 4, 200, 1670, 104.9),
+    ("H100", QWEN, "NF4", 16, 119, 640, sum(H100_RUN["step"]) / 2),
+]
+
+
+@pytest.mark.parametrize("card, config, weights, completions, prompt, length, seconds", STEPS)
+def test_the_seconds_of_runs_on_gpus_within_a_third(card, config, weights, completions, prompt, length, seconds):
+    profile = replace(PROFILES["16gb"], per_device_train_batch_size=completions, gradient_accumulation_steps=1)
+    planned = sum(memory.step_seconds(config, profile, memory.CARDS[card], prompt, length, weights))
+    assert 3 / 4 < planned / seconds < 4 / 3
+
+
+def test_a_step_takes_longer_for_more_tokens_a_larger_model_and_a_slower_card():
+    def seconds(config=QWEN, card="T4", **lengths):
+        return memory.step_seconds(config, PROFILES["16gb"], memory.CARDS[card], **lengths)
+
+    assert seconds() == seconds(prompt=256, length=640)
+    assert all(more > less for more, less in zip(seconds(), seconds(length=320)))
+    assert all(more > less for more, less in zip(seconds(LLAMA_8B), seconds()))
+    assert all(more > less for more, less in zip(seconds(), seconds(card="RTX 4090")))
 
 
 @pytest.mark.parametrize("value, gib", [(None, 1), ("", 1), ("3", 3), ("0", 0), ("0.5", 0), ("-1", 0), ("much", 0)])
