@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import math
 import re
 import threading
 from dataclasses import replace
@@ -143,6 +142,8 @@ def test_every_gpu_profile_fits_with_its_savings_and_not_without_checkpointing(n
     assert plan.loc[SPARE, "training"] == 0 < plan.loc[SPARE, "sampling"]
     on_top = plan.loc[["runtime", "adapter, gradients, optimiser"], "sampling"].sum()
     assert plan["sampling"].sum() == pytest.approx(memory.standby_share(size) * size + on_top) and plan["sampling"].sum() < size
+    whole = memory_plan(QWEN, PROFILES[name], ON_GPU, size, chunked=False)
+    assert (verdict(whole, QWEN, PROFILES[name], ON_GPU, size) == "fits") == (name == "16gb")  # its batch is small
     keeping = replace(ON_GPU, checkpointing=False)
     assert verdict(memory_plan(QWEN, profile, keeping, size), QWEN, profile, keeping, size).startswith("does not fit: ")
 
@@ -241,7 +242,7 @@ def test_on_a_cpu_the_cache_stays_and_the_float32_copies_count():
     policy, dense = 0.5159 * count["linear"] + 4 * count["rest"], 4 * count["linear"]
     engine = 4 * (count["linear"] + count["rest"])
     assert plan.loc["weights", "training"] == pytest.approx(policy + dense + engine, rel=1e-3)
-    assert ON_CPU.tolerance == 0.2 and math.isinf(ON_GPU.tolerance)
+    assert (ON_CPU.tolerance, ON_GPU.tolerance) == (0.2, 0.5)
 
 
 def test_the_peak_is_seen_also_when_it_is_over_at_the_end():

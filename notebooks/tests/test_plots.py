@@ -11,11 +11,22 @@ import numpy as np
 import pandas as pd
 import pytest
 from datasets import Dataset
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
 import grpo_kit
 from grpo_kit.evaluate import MEASURES, Evaluation
-from grpo_kit.plots import completions_table, plot_before_after, plot_training
+from grpo_kit.plots import (
+    BLUE,
+    completions_table,
+    draw_tokens,
+    plot_bars,
+    plot_before_after,
+    plot_levels,
+    plot_parts,
+    plot_shares,
+    plot_training,
+)
 
 
 def log(step, **more):
@@ -178,3 +189,38 @@ class TestLiveTable:
 
     def test_the_bar_is_full_at_the_end(self, capsys):
         assert self.train(capsys, steps=7, every=7)[1].startswith("█" * 12 + " ")
+
+
+def words(figure):
+    return [text.get_text().strip() for text in figure.axes[0].texts]
+
+
+def test_parts_are_laid_end_to_end_and_named_once():
+    figure = plot_parts({"a": {"x": 1, "y": 2}, "b": {"x": 3}}, "T", "GB")
+    starts = [bar.get_x() for bar in figure.axes[0].patches]
+    assert starts == [0, 0, 1, 3] and words(figure) == ["3.0", "3.0"]
+    assert [text.get_text() for text in figure.legends[0].texts] == ["x", "y"]
+    assert words(plot_parts({"a": {"x": 1}}, "T", "GB", ends=["1 of 2"])) == ["1 of 2"]
+
+
+def test_bars_carry_their_numbers_and_the_chosen_one_its_colour():
+    figure = plot_bars({"a": 2.0, "b": 1.0}, "T", "%", chosen="b")
+    assert words(figure) == ["2.0", "1.0"]
+    assert [bar.get_facecolor() for bar in figure.axes[0].patches][1] == to_rgba(BLUE)
+
+
+def test_levels_stand_below_the_weights_one_row_a_grid():
+    figure = plot_levels(np.linspace(-1, 1, 50), {"NF4": ([-1, 1], BLUE), "equal": ([-1, 0, 1], "red")}, "x")
+    assert words(figure) == ["NF4", "equal"]
+    assert [len(lines.get_segments()) for lines in figure.axes[0].collections] == [2, 3]
+
+
+def test_shares_show_each_run_with_its_value():
+    figure = plot_shares({"one": evaluation([1, 0]), "two": evaluation([1, 1])}, "T")
+    assert words(figure) == ["50.0 %", "100.0 %"] and figure.axes[0].get_xlim()[1] >= 100
+
+
+def test_every_token_has_a_box_its_text_and_its_id():
+    figure = draw_tokens([(4, "<s>", "system"), (7, " two\n", "system"), (8, "x", "user"), (9, "y", "generation prompt")], [4])
+    assert words(figure)[:4] == ["<s>", "4", "·two↵", "7"] and len(figure.axes[0].patches) == 4
+    assert figure.axes[0].texts[0].get_weight() == "bold" and figure.axes[0].texts[2].get_weight() == "normal"
