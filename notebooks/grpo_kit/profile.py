@@ -40,7 +40,7 @@ PROFILES = {
         GPU, name="embedded", model="../data/tiny-model", data="embedded", adapter="../grpo_saved_lora", splits=("test", "held_out"),
         max_seq_length=384, max_prompt_length=192, max_completion_length=96, lora_rank=16, learning_rate=1.5e-3,
         max_steps=100, num_generations=8, per_device_train_batch_size=128, gradient_accumulation_steps=1),
-    "6gb": replace(GPU, name="6gb", model="unsloth/Qwen2.5-0.5B-Instruct", gpu_memory_utilization=0.5),
+    "6gb": replace(GPU, name="6gb", model="unsloth/Qwen2.5-0.5B-Instruct", gpu_memory_utilization=0.4),
     "8gb": replace(GPU, name="8gb", model="unsloth/Qwen2.5-1.5B-Instruct", gpu_memory_utilization=0.5),
     "16gb": GPU,
     "24gb": replace(GPU, name="24gb", lora_rank=32, num_generations=8, per_device_train_batch_size=8),
