@@ -1,6 +1,6 @@
 # `make` alone lists the targets; each one that needs .venv brings it up to date first.
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart aha test test-browser bench bench-growth gpu-check evidence lab llama.cpp chat tiny-model lock clean
+.PHONY: help setup quickstart aha test test-browser bench bench-growth gpu-check evidence lab llama.cpp chat tiny-model sync lock clean
 
 PYTHON := .venv/bin/python
 # tcmalloc (Debian: libtcmalloc-minimal4), where it is installed, spares torch some memory management;
@@ -82,6 +82,9 @@ chat: llama.cpp ## talk on the terminal to the model that chapter 07 exported
 
 tiny-model: setup ## pretrain data/tiny-model again from nothing (an hour or two; resumes)
 	PYTHONPATH=notebooks $(TRAIN) -m grpo_kit.tiny_model
+
+sync: setup ## write the quickstart's collapsed cell again, after a change of the kit
+	@PYTHONPATH=notebooks $(PYTHON) -m grpo_kit.sync
 
 # torch's CPU build is not on PyPI, and uv does not read pip's configuration: pip fetches it for uv.
 # The GPU set is only checked to fit together.

@@ -46,7 +46,7 @@ def table(models):
         for split, measures in figures.get("before and after", {}).items():
             for measure in ("strict", "lenient"):
                 cells = measures[measure]
-                lines.append(f"  {split:8} {measure:8} {cells['before']:>20} -> {cells['after']:>20}  {cells['difference']:+.1f}, p {cells['p']}")
+                lines.append(f"  {split:16} {measure:8} {cells['before']:>20} -> {cells['after']:>20}  {cells['difference']:+.1f}, p {cells['p']}")
     return "\n".join(lines)
 
 

@@ -199,7 +199,7 @@ def table(parts):
             errors = "".join(f"; cell {index}: {error}" for index, error in figures["errors"].items())
             lines.append(f"{name:9} {figures['run']} of {figures['cells']} cells, {figures['seconds']:.0f} s, {len(figures['errors'])} errors{errors}")
             for split, measures in figures.get("before and after", {}).items():
-                lines += [f"{'':9} {split:8} {measure:8} {cells['before']:>20} -> {cells['after']:>20}"
+                lines += [f"{'':9} {split:16} {measure:8} {cells['before']:>20} -> {cells['after']:>20}"
                           for measure, cells in measures.items() if measure in ("layout", "strict", "lenient")]
         if "ended" in figures:
             lines.append(f"{name:9} {figures['ended']}")

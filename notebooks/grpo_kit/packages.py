@@ -59,10 +59,19 @@ def install(pinned):
         raise Stop(f"pip replaced what this session has loaded ({', '.join(replaced)}): restart the session and run all cells again.")
 
 
-def install_missing():
-    """With an NVIDIA GPU: pip installs what `requirements.txt` pins and is not here. Without: Stop if there was no set-up."""
+def provide(pinned):
+    """With an NVIDIA GPU: pip installs those of `pinned` that are not here. Without: Stop if repository or set-up is missing."""
     if nvidia_gpu():
-        install([line for line in REQUIREMENTS.read_text().splitlines() if "==" in line])
+        install(pinned)
+    elif importlib.util.find_spec("grpo_kit") is None:
+        raise Stop("This machine has no GPU and this notebook stands alone: clone its repository and run `make quickstart` there.")
     elif importlib.util.find_spec("unsloth") is None:
         raise Stop("The packages are not installed: run `make setup` in the repository, then open this notebook with `make lab`.")
+    else:
+        import grpo_kit  # noqa: F401  before torch: a busy neighbour then costs a training no more than the core that it takes
     print("The packages are here.")
+
+
+def install_missing():
+    """`provide` what `requirements.txt` pins: the first cell of every chapter."""
+    provide([line for line in REQUIREMENTS.read_text().splitlines() if "==" in line])

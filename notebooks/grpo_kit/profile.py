@@ -2,12 +2,16 @@
 
 The same notebook cells run everywhere; what differs between machines is a field of the profile.
 Three environment variables override the choice: GRPO_PROFILE (a name of `PROFILES`), GRPO_MODEL (a hub
-id or a folder) and GRPO_DATA ("embedded", "huggingface", "modelscope" or a folder of jsonl files).
+id or a folder) and GRPO_DATA ("embedded", "huggingface", "modelscope" or a folder of jsonl files). `choose_profile(max_steps=50)`
+changes any other field.
 """
 
+import importlib.util
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+from grpo_kit.packages import Stop
 
 
 @dataclass(frozen=True)
@@ -59,11 +63,12 @@ def gpu():
     return card.total_memory / 1e9, card.major + card.minor / 10
 
 
-def prepared(profile, capability):
-    """`profile` as a GPU of this compute capability can run it; sets what Unsloth and vLLM read when they are imported."""
+def prepared(profile, capability, changes):
+    """`profile` as a GPU of this compute capability can run it, with `changes`; sets what Unsloth and vLLM read when imported."""
     if 0 < capability < 8:  # a T4: public runs of 3B models wrote 55 to 65 tokens a second there
         reason = f"{profile.reason}, compute capability {capability}: no more steps than two hours should hold"
         profile = replace(profile, max_steps=min(profile.max_steps, 100), reason=reason)
+    profile = replace(profile, **changes)
     for variable, value in {
         "UNSLOTH_VLLM_STANDBY": str(int(profile.standby)),
         "UNSLOTH_VLLM_NO_FLASHINFER": "1",  # it compiles for minutes, and a T4 has no kernels for it
@@ -73,8 +78,8 @@ def prepared(profile, capability):
     return profile
 
 
-def choose_profile() -> Profile:
-    """The profile of this machine, with the overrides of the environment, `prepared`; it says why in `reason`."""
+def choose_profile(**changes) -> Profile:
+    """The profile of this machine, with the overrides of the environment and then `changes` of its fields; `reason` says why."""
     memory, capability = gpu()
     fitting = [p for p in PROFILES.values() if p.name != "embedded" and int(p.name[:-2]) * 0.9 <= memory]
     if name := os.environ.get("GRPO_PROFILE"):
@@ -87,8 +92,10 @@ def choose_profile() -> Profile:
         profile, reason = fitting[-1], f"a GPU with {memory:.0f} GB"
     else:
         raise RuntimeError(f"This GPU has {memory:.0f} GB and the smallest profile needs 6; set GRPO_PROFILE to override.")
+    if profile.name == "embedded" and importlib.util.find_spec("grpo_kit") is None:  # the quickstart, alone on a machine
+        raise Stop("PyTorch sees no CUDA GPU here: update the driver or switch the runtime to a GPU, or run `make quickstart` in a clone.")
     data = os.environ.get("GRPO_DATA") or profile.data
     if data not in SOURCES and not Path(data).expanduser().is_dir():
         raise ValueError(f"GRPO_DATA={data!r} is neither a folder nor one of {', '.join(SOURCES)}.")
     model = os.environ.get("GRPO_MODEL") or profile.model
-    return prepared(replace(profile, reason=reason, model=model, data=data), capability)
+    return prepared(replace(profile, reason=reason, model=model, data=data), capability, changes)

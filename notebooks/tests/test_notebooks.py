@@ -13,6 +13,8 @@ import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from grpo_kit.sync import collapsed
+
 NOTEBOOKS = Path(__file__).resolve().parents[1]
 FILES = sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
 QUICKSTART = FILES[0]
@@ -37,7 +39,7 @@ def cell_faults(cell):
     yield "raises-exception" not in tags and any(o.output_type == "error" for o in outputs), "an error"
     yield any(o.get("name") == "stderr" for o in outputs), "stderr"
     yield any(WIDGET in o.get("data", {}) for o in outputs), "a widget, which shows nothing without its kernel"
-    yield cell.cell_type == "code" and len(cell.source.splitlines()) > 25, "over 25 lines"
+    yield cell.cell_type == "code" and len(cell.source.splitlines()) > 25 and not collapsed(cell), "over 25 lines"
     shown = [cell.source, *(o.get("text", "") for o in outputs), *(line for o in outputs for line in o.get("traceback", []))]
     shown += [str(data) for o in outputs for kind, data in o.get("data", {}).items() if not kind.startswith("image/")]
     plain = re.sub(r"\x1b\[[\d;]*m", "", "\n".join(shown))  # without a traceback's colours
@@ -91,7 +93,7 @@ def test_each_fault_of_the_stored_form_is_found(cell, change, fault):
 DIFFERENT = {
     "FOLDER": "a notebook has no __file__, so it names the folder from where it stands",
 }
-BENCHMARKS = {"bench", "evidence", "gpu_check", "gpu_steps", "growth", "step_cost"}  # what make runs and no chapter teaches: their names are their own
+BENCHMARKS = {"bench", "evidence", "gpu_check", "gpu_steps", "growth", "step_cost", "sync"}  # what make runs and no chapter teaches: their names are their own
 
 
 def definitions(source):

@@ -190,6 +190,44 @@ class TestLiveTable:
     def test_the_bar_is_full_at_the_end(self, capsys):
         assert self.train(capsys, steps=7, every=7)[1].startswith("█" * 12 + " ")
 
+    def test_a_trainer_calls_it_for_every_event(self, capsys):
+        from grpo_kit.progress import LiveTable
+        from transformers.trainer_callback import CallbackHandler, DefaultFlowCallback, TrainerControl, TrainerState
+
+        state, control = TrainerState(max_steps=1, global_step=1), TrainerControl()
+        args = SimpleNamespace(logging_first_step=False, logging_strategy="no", eval_strategy="no", save_strategy="no", logging_dir=None)
+        handler = CallbackHandler([DefaultFlowCallback(), LiveTable(1)], None, None, None, None)
+        for event in ("on_init_end", "on_train_begin", "on_step_begin", "on_substep_end", "on_step_end", "on_train_end"):
+            assert getattr(handler, event)(args, state, control) is control
+        handler.on_log(args, state, control, logs=log(1))
+        assert "1/1" in capsys.readouterr().out
+
+    def test_it_can_be_loaded_before_unsloth(self):
+        check = "import sys, grpo_kit.progress; assert not {'torch', 'transformers', 'unsloth'} & set(sys.modules)"
+        subprocess.run([sys.executable, "-c", check], check=True, cwd=Path(grpo_kit.__file__).parents[1])
+
+
+class TestShowSome:
+    TEXT = "<reasoning>\n2 + 3 = 5\n</reasoning>\n<answer>\n5\n</answer>"
+
+    def run(self, every, step, first=True):
+        from grpo_kit.evaluate import lenient_accuracy
+        from grpo_kit.progress import show_some
+
+        reward = show_some(lenient_accuracy, every)
+        chats = [[{"role": "assistant", "content": self.TEXT}], [{"role": "assistant", "content": "6"}]]
+        prompts = [[{"role": "system", "content": "Think."}, {"role": "user", "content": f"Question {n}"}] for n in range(2)]
+        state = SimpleNamespace(global_step=step, is_world_process_zero=first)
+        assert reward.__name__ == "lenient_accuracy"
+        return reward(prompts=prompts, completions=chats, answer=["5", "7"], trainer_state=state, completion_ids=[[1], [1]])
+
+    @pytest.mark.parametrize("every, step, first, shown", [(25, 0, True, True), (25, 50, True, True), (25, 51, True, False),
+                                                           (0, 0, True, False), (25, 50, False, False)])
+    def test_question_answer_response_and_what_is_extracted_every_so_many_steps(self, capsys, every, step, first, shown):
+        assert self.run(every, step, first) == [1.0, 0.0]
+        said = capsys.readouterr().out
+        parts = [f"after {step} steps", "Question:  Question 0", "Answer:    5", f"Response:  {self.TEXT}", "Extracted: 5"]
+        assert all(part in said for part in parts) if shown else said == ""
 
 def words(figure):
     return [text.get_text().strip() for text in figure.axes[0].texts]

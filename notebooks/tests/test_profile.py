@@ -63,6 +63,21 @@ def test_a_profile_with_standby_has_unsloth_switch_it_on(on, monkeypatch):
     assert choose_profile().standby and os.environ["UNSLOTH_VLLM_STANDBY"] == "1"
 
 
+def test_a_field_named_in_the_call_is_changed_last(on, monkeypatch):
+    on("T4")
+    assert choose_profile(max_steps=150).max_steps == 150  # though 100 is what two hours should hold
+    monkeypatch.setenv("GRPO_DATA", "modelscope")
+    profile = choose_profile(data="huggingface", standby=True)
+    assert profile == replace(choose_profile(), data="huggingface", standby=True)
+    with pytest.raises(TypeError, match="max_step"):
+        choose_profile(max_step=150)
+
+
+def test_a_standby_named_in_the_call_is_switched_on(on):
+    on("H100")
+    assert choose_profile(standby=True).standby and os.environ["UNSLOTH_VLLM_STANDBY"] == "1"
+
+
 @pytest.mark.parametrize("variable, value", zip(VARIABLES, ["1", "0", "INFO"]))
 def test_what_a_reader_set_stays(on, monkeypatch, variable, value):
     on("T4")
