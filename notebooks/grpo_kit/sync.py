@@ -23,7 +23,7 @@ AFTER = [
     ("grpo_kit.profile", "Profile SOURCES GPU PROFILES gpu prepared choose_profile"),
     ("grpo_kit.answers", "TAGS WRAPPERS DIGITS ONE_NUMBER ANY_NUMBER parse_number extract_answer last_number gold_answer"),
     ("grpo_kit.problems", "FOLDER"),
-    ("grpo_kit.data", "unreadable fetch hub_rows modelscope_rows jsonl_rows checked_row read_rows"),
+    ("grpo_kit.data", "unreadable fetch hub_rows modelscope_file modelscope_rows jsonl_rows checked_row read_rows"),
     ("grpo_kit.rewards", "ANY_TAG completion_text zero_truncated"),
     ("grpo_kit.evaluate", "MEASURES lenient_accuracy Evaluation own_seeds evaluate paired_test compare"),
     ("grpo_kit.progress", "LiveTable show_some"),
