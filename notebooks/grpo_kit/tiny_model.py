@@ -123,7 +123,7 @@ def build_model(tokenizer) -> LlamaForCausalLM:
     torch.manual_seed(SEED)
     return LlamaForCausalLM(LlamaConfig(
         vocab_size=1024, hidden_size=256, intermediate_size=768, num_hidden_layers=4, num_attention_heads=4,
-        num_key_value_heads=4, max_position_embeddings=1024, rope_theta=10_000.0, tie_word_embeddings=True,
+        num_key_value_heads=4, max_position_embeddings=1024, rope_theta=9_000.0, tie_word_embeddings=True,
         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id))
 
 
@@ -239,6 +239,6 @@ def report() -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--steps", type=int, default=10_000)
+    parser.add_argument("--steps", type=int, default=9_000)
     pretrain(parser.parse_args().steps)
     report()
