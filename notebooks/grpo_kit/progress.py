@@ -1,7 +1,12 @@
-"""One small table that grows while a model trains, the same in a notebook, a terminal and a log file."""
+"""What a training shows while it runs, the same in a notebook, a terminal and a log file: a table, and completions."""
+
+from functools import wraps
 
 import pandas as pd
 from transformers import TrainerCallback
+
+from grpo_kit.answers import extract_answer
+from grpo_kit.rewards import completion_text
 
 
 class LiveTable(TrainerCallback):
@@ -31,3 +36,23 @@ class LiveTable(TrainerCallback):
             bar = ("█" * round(12 * step / last)).ljust(12, "░")
             cells = [f"{mean:{len(name)}.2f}" for name, mean in means.items()]
             print(bar, f"{step:4}/{last}", *cells, f"{(last - step) * means['step_time'] / 60:3.0f} min", sep="  ", flush=True)
+
+
+def printing(reward_func, every=10):
+    """Return `reward_func`, which also prints a completion every few steps: question, gold, response, extracted answer.
+
+    A reward function is where the trainer hands over its completions. It prints the first of the step, whatever it
+    earned; the name, under which TRL logs the reward, is kept.
+    """
+
+    @wraps(reward_func)
+    def reward_and_print(completions, question, answer, trainer_state, **columns):
+        if trainer_state.global_step % every == 0:
+            text = completion_text(completions[0])
+            shown = text.strip().replace("\n", " ⏎ ")
+            print(f"step {trainer_state.global_step}: {question[0]} (gold: {answer[0]})")
+            print(f"    response:  {shown[:150]}{' …' if len(shown) > 150 else ''}")
+            print(f"    extracted: {extract_answer(text)}", flush=True)
+        return reward_func(completions=completions, question=question, answer=answer, **columns)
+
+    return reward_and_print
