@@ -31,12 +31,13 @@ def plot_training(log_history):
 
     One panel each for the reward, every reward function's mean, the length in tokens and, where
     it was logged, KL. Dots are the logged steps, the line is their running mean, the number its
-    end; the reward's band is one standard deviation over a step's completions.
+    end. There is no band: a step's completions earn nearly nothing or nearly all, so that one
+    standard deviation around their mean would pass the most that can be earned.
     """
     logs = pd.DataFrame([log for log in log_history if "reward" in log])
     if logs.empty:
         raise ValueError("No logged step holds a reward: call trainer.train() first, with logging_steps=1.")
-    panels = {"reward": "reward, ± 1 sd of completions"}
+    panels = {"reward": "reward"}
     panels |= {key: key.split("/")[1] for key in logs.filter(regex="^rewards/.*/mean$")}
     panels |= {"completions/mean_length": "completion length, tokens"}
     panels |= {"kl": "KL to the base model"} if "kl" in logs else {}
@@ -46,16 +47,14 @@ def plot_training(log_history):
         figure = plt.figure(figsize=(12, 2.6 * rows))
         for place, (key, title) in enumerate(panels.items(), start=1):
             axis = figure.add_subplot(rows, columns, place, title=title)
-            spread = logs["reward_std"] if key == "reward" else 0
-            _draw_curve(axis, logs["step"], logs[key].astype(float), spread)
+            _draw_curve(axis, logs["step"], logs[key].astype(float))
         figure.supxlabel("training step (dots: each one, line: running mean)", fontsize=11)
     plt.close(figure)  # a notebook shows the returned figure; left open, it would show it twice
     return figure
 
 
-def _draw_curve(axis, steps, values, spread):
+def _draw_curve(axis, steps, values):
     smooth = values.rolling(max(1, len(values) // 8), center=True, min_periods=1).mean()
-    axis.fill_between(steps, smooth - spread, smooth + spread, color=BLUE, alpha=0.12, linewidth=0)
     axis.plot(steps, values, ".", color=BLUE, alpha=0.3, markersize=5, markeredgewidth=0)
     axis.plot(steps, smooth, color=BLUE, linewidth=2)
     end = smooth.iloc[-1]

@@ -46,7 +46,7 @@ def titles(figure):
 
 def test_training_has_a_panel_for_each_reward_function_and_length():
     figure = plot_training([log(step) for step in range(1, 9)] + [{"step": 8, "train_runtime": 3.0}])
-    assert titles(figure) == ["reward, ± 1 sd of completions", "correctness_reward", "completion length, tokens"]
+    assert titles(figure) == ["reward", "correctness_reward", "completion length, tokens"]
 
 
 def test_training_shows_kl_only_where_it_was_logged():
@@ -54,13 +54,12 @@ def test_training_shows_kl_only_where_it_was_logged():
     assert "KL to the base model" not in titles(plot_training([log(1), log(2)]))
 
 
-def test_training_draws_the_logged_values_the_band_and_the_end():
+def test_training_draws_the_logged_values_and_the_end():
     axis = plot_training([log(step) for step in range(1, 5)]).axes[0]
     dots, line = axis.lines
     assert dots.get_xdata().tolist() == [1, 2, 3, 4]
     assert dots.get_ydata().tolist() == line.get_ydata().tolist() == [0.25, 0.5, 0.75, 1.0]  # too few to smooth
-    corners = axis.collections[0].get_paths()[0].get_extents()
-    assert (corners.y0, corners.y1) == pytest.approx((0.25 - 0.4, 1.0 + 0.4))
+    assert not axis.collections  # a band would pass the most that can be earned
     assert axis.texts[0].get_text().strip() == "1"
     assert axis.get_ylim()[0] == 0
 
@@ -228,6 +227,7 @@ class TestShowSome:
         said = capsys.readouterr().out
         parts = [f"after {step} steps", "Question:  Question 0", "Answer:    5", f"Response:  {self.TEXT}", "Extracted: 5"]
         assert all(part in said for part in parts) if shown else said == ""
+
 
 def words(figure):
     return [text.get_text().strip() for text in figure.axes[0].texts]

@@ -1,15 +1,13 @@
-"""Chapter 04's second task: its rows, solved again from their sentences, and the generator in its cell."""
+"""Chapter 04's second task: its rows, solved again from their sentences, and the program that wrote them."""
 
 import json
 import random
 import re
 from pathlib import Path
 
-import nbformat
 import pytest
 
-NOTEBOOKS = Path(__file__).resolve().parents[1]
-FOLDER = NOTEBOOKS.parent / "data" / "bakery"
+FOLDER = Path(__file__).resolve().parents[2] / "data" / "bakery"
 STORIES = [  # a sentence, and what it does to the stock
     (r"A bakery has (\d+) (\w+)\.", lambda stock, n, unit: int(n)),
     (r"A bakery gets (\d+) boxes with (\d+) (\w+) in each box\.", lambda stock, n, each, unit: int(n) * int(each)),
@@ -50,9 +48,29 @@ def test_no_question_occurs_twice():
     assert len({row["question"] for row in rows("train") + rows("test")}) == 600
 
 
-def test_the_chapter_s_generator_writes_these_files():
-    cells = nbformat.read(NOTEBOOKS / "04_dataset_and_rewards.ipynb", 4).cells
-    [source] = [cell.source for cell in cells if "def bakery_rows" in cell.source]
-    scope = {"random": random}
-    exec(source, scope)
-    assert scope["bakery_rows"](600, seed=2026) == rows("train") + rows("test")
+CHANGES = {"Then {k} more come out of the oven.": 1, "After lunch {k} more {unit} are baked.": 1,
+           "Before noon {k} {unit} are sold.": -1, "A neighbour buys {k} of them.": -1, "A school takes {k} {unit}.": -1}
+
+
+def bakery_rows(count, seed):
+    "`count` different rows: a `question` about a bakery's day, its `answer`, and the `unit` that is counted."
+    rng, rows = random.Random(seed), {}
+    while len(rows) < count:
+        unit, stock = rng.choice(["rolls", "muffins", "cookies", "buns", "pies", "cakes"]), rng.randint(5, 60)
+        story = f"A bakery has {stock} {unit}."
+        if rng.random() < 0.4:
+            boxes, each = rng.randint(2, 9), rng.randint(2, 25)
+            story, stock = f"A bakery gets {boxes} boxes with {each} {unit} in each box.", boxes * each
+        lowest = stock
+        for sentence in rng.sample(list(CHANGES), rng.randint(1, 3)):
+            k = rng.randint(2, 40)
+            story, stock = f"{story} {sentence.format(k=k, unit=unit)}", stock + k * CHANGES[sentence]
+            lowest = min(lowest, stock)
+        question = f"{story} How many {unit} are there now?"
+        if lowest > 0:  # nobody can sell what is not there
+            rows[question] = {"question": question, "answer": stock, "unit": unit}
+    return list(rows.values())
+
+
+def test_the_files_are_what_the_generator_writes():
+    assert bakery_rows(600, seed=2026) == rows("train") + rows("test")
