@@ -91,7 +91,7 @@ def test_each_fault_of_the_stored_form_is_found(cell, change, fault):
 DIFFERENT = {
     "FOLDER": "a notebook has no __file__, so it names the folder from where it stands",
 }
-BENCHMARKS = {"bench", "evidence", "gpu_check", "gpu_steps", "growth", "step_cost"}  # what make runs and no chapter teaches: their names are their own
+BENCHMARKS = {"bench", "controls", "evidence", "gpu_check", "gpu_steps", "growth", "step_cost"}  # what make runs and no chapter teaches: their names are their own
 
 
 def definitions(source):
