@@ -151,8 +151,7 @@ def plot_answers(answers, gold, title):
 def plot_trainings(found):
     """Each training a dot, beside two intervals, a panel for each way of asking: a Figure.
 
-    `found`: {(way, reward): {"values": a share in % for each training, "seeds" and "questions": (low, high)}}; an interval
-    that is not a number is not drawn.
+    `found`: {(way, reward): {"values": a share in % for each training, "seeds" and "questions": (low, high), or NaNs}}.
     """
     ways, rewards = (list(dict.fromkeys(names)) for names in zip(*found))
     with plt.rc_context(STYLE):
@@ -201,8 +200,8 @@ def plot_temperatures(runs, temperatures):
             for name, shift in [("base", -0.01), ("adapter", 0.01)]:
                 shares = pd.DataFrame([runs[name, temperature].summary().loc[measure] for temperature in temperatures])
                 _dots(axis, np.array(temperatures) + shift, shares, name)
-            axis.set(title=f"right, {measure}", xlabel="temperature (0: greedy)", xticks=temperatures, ylim=(-3, 103))
-            axis.set_xlim(-0.07, max(temperatures) * 1.35)
+            axis.set(title=f"right, {measure}", xlabel="temperature (0: greedy)", xticks=temperatures)
+            axis.set(xlim=(-0.07, max(temperatures) * 1.35), ylim=(-3, 103))
         axes[0].set_ylabel(f"% of {len(runs['base', temperatures[0]].rows)} questions")
     return figure
 
@@ -210,8 +209,7 @@ def plot_temperatures(runs, temperatures):
 def plot_curves(panels, lucky, ylabel):
     """Curves over k with their bands: a Figure.
 
-    `panels`: {title: {model's name: array (k, 3) of mean, low and high in %}}; `lucky`: {model's name: means in %}, dotted
-    in the first panel.
+    `panels`: {title: {model's name: array (k, 3) of mean, low, high in %}}; `lucky`: {model's name: means in %}, dotted.
     """
     with plt.rc_context(STYLE):
         figure, axes = _panels(len(panels), 3.8)
@@ -233,8 +231,7 @@ def plot_curves(panels, lucky, ylabel):
 def plot_formats(formats):
     """Exported forms of one model, a row each: a Figure.
 
-    `formats` is a DataFrame indexed by the forms' names, with the columns MB, strict, low and high (in %), and nats (a token
-    of the merged model's replies; NaN where it was not measured).
+    `formats`: DataFrame indexed by the forms' names, with MB, strict, low and high (in %), and nats (a token, or NaN).
     """
     with plt.rc_context(STYLE):
         figure, axes = _panels(3, 3.4, width=3.6)

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 import grpo_kit
 from grpo_kit.evaluate import MEASURES, Evaluation
+from grpo_kit import plots
 from grpo_kit.plots import completions_table, plot_before_after, plot_training
 
 
@@ -178,3 +179,43 @@ class TestLiveTable:
 
     def test_the_bar_is_full_at_the_end(self, capsys):
         assert self.train(capsys, steps=7, every=7)[1].startswith("█" * 12 + " ")
+
+
+class TestBaseAndAdapter:
+    """The pictures of chapters 06 and 07."""
+
+    def test_a_box_for_each_answer_and_none_written_where_there_was_no_number(self):
+        axis = plots.plot_answers({"base": [3, None, 7], "adapter": [3, 3, 3]}, 3, "Q").axes[0]
+        assert [text.get_text() for text in axis.texts] == ["3", "", "7", "3", "3", "3"]
+        assert [label.get_text() for label in axis.get_yticklabels()] == ["base, 1 right", "adapter, 3 right"]
+
+    def test_trainings_are_dots_between_their_two_intervals(self):
+        one = {"values": [40.0, 50.0], "seeds": (30.0, 60.0), "questions": (35.0, 45.0)}
+        alone = {"values": [5.0], "seeds": (np.nan, np.nan), "questions": (3.0, 8.0)}
+        figure = plots.plot_trainings({("greedy", "none"): alone, ("greedy", "full"): one, ("sampled", "none"): alone, ("sampled", "full"): one})
+        assert titles(figure) == ["greedy", "sampled"]
+        assert [list(line.get_xdata()) for line in figure.axes[0].lines[3:]] == [[40.0, 50.0], [30.0, 60.0], [35.0, 45.0]]
+        assert [text.get_text() for text in figure.legends[0].texts] == ["over trainings", "over questions, first training"]
+
+    def test_small_groups_of_steps_are_left_out(self):
+        base, adapter = evaluation([0] * 25), evaluation([1] * 25)
+        axis = plots.plot_by_steps({"test": (base, adapter, [1] * 12 + [2] * 10 + [3] * 3)}).axes[0]
+        assert [label.get_text() for label in axis.get_xticklabels()] == ["1\n(12)", "2\n(10)"]
+        assert [line.get_ydata().tolist() for line in axis.lines] == [[0, 0], [100, 100]]
+
+    def test_temperatures_have_a_panel_for_each_measure(self):
+        runs = {(name, t): evaluation([name == "adapter"] * 4) for name in ("base", "adapter") for t in (0.0, 1.0)}
+        figure = plots.plot_temperatures(runs, [0.0, 1.0])
+        assert titles(figure) == ["right, lenient", "right, strict"]
+        assert [line.get_ydata().tolist() for line in figure.axes[0].lines] == [[0, 0], [100, 100]]
+
+    def test_curves_are_drawn_with_luck_in_the_first_panel_only(self):
+        curve = {"base": [(10, 5, 15), (20, 15, 25)], "adapter": [(50, 45, 55), (60, 55, 65)]}
+        figure = plots.plot_curves({"a": curve, "b": curve}, {"base": [1, 2]}, "%")
+        assert [len(axis.lines) for axis in figure.axes] == [3, 2]
+
+    def test_a_form_without_a_surprise_has_no_bar_for_it(self):
+        formats = pd.DataFrame({"MB": [3.4, 7.4], "strict": [70, 69], "low": [65, 64], "high": [75, 74], "nats": [np.nan, 0.05]},
+                               index=["4-bit", "GGUF f16"])
+        figure = plots.plot_formats(formats)
+        assert [[text.get_text().strip() for text in axis.texts] for axis in figure.axes] == [["3.4", "7.4"], [], ["0.0500"]]
