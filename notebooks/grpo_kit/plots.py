@@ -231,7 +231,7 @@ def plot_curves(panels, lucky, ylabel):
 def plot_formats(formats):
     """Exported forms of one model, a row each: a Figure.
 
-    `formats`: DataFrame indexed by the forms' names, with MB, strict, low and high (in %), and nats (a token, or NaN).
+    `formats`: DataFrame indexed by the forms' names, with MB, strict, low and high (in %), and nats (extra ones a token, or NaN).
     """
     with plt.rc_context(STYLE):
         figure, axes = _panels(3, 3.4, width=3.6)
@@ -242,7 +242,7 @@ def plot_formats(formats):
                 if number == number:  # not NaN
                     axis.barh(place, number, color=color, height=0.6)
                     axis.text(number, place, text, va="center", color=color)
-        for axis, title in zip(axes, ["size, MB", "strict, %, 95 % interval", "surprise, nats a token"]):
+        for axis, title in zip(axes, ["size, MB", "strict, %, 95 % interval", "extra surprise, nats a token"]):
             axis.set(title=title, xlim=(0, 100 if axis is axes[1] else 1.35 * axis.get_xlim()[1]))
             axis.grid(axis="y", visible=False)
         axes[0].set_yticks(range(len(formats)), formats.index)
