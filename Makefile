@@ -71,7 +71,7 @@ evidence: setup ## on a GPU: two Qwen2.5 on GSM8K, whole test set before and aft
 	PYTHONPATH=notebooks $(PYTHON) -m grpo_kit.evidence $(ARGS)
 
 controls: setup ## train again from other seeds and with two rewards that know nothing (an hour; resumes), for chapter 06
-	PYTHONPATH=notebooks $(TRAIN) -m grpo_kit.controls $(ARGS)
+	@$(FOLDERS); PYTHONPATH=notebooks $(TRAIN) -m grpo_kit.controls $(ARGS)
 
 # In a container one is often root, which JupyterLab refuses unless it is told.
 lab: setup ## open the notebooks in JupyterLab
