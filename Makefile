@@ -1,6 +1,6 @@
 # `make` alone lists the targets; each one that needs .venv brings it up to date first.
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart aha test test-browser bench bench-growth gpu-check evidence lab llama.cpp chat tiny-model sync lock clean
+.PHONY: help setup quickstart aha test test-browser bench bench-growth gpu-check evidence controls lab llama.cpp chat tiny-model sync lock clean
 
 PYTHON := .venv/bin/python
 # tcmalloc (Debian: libtcmalloc-minimal4), where it is installed, spares torch some memory management;
@@ -69,6 +69,9 @@ gpu-check: setup ## on a GPU: the quickstart, a 3B shape and chapters, timed and
 
 evidence: setup ## on a GPU: two Qwen2.5 on GSM8K, whole test set before and after, one JSON to send back (hours)
 	PYTHONPATH=notebooks $(PYTHON) -m grpo_kit.evidence $(ARGS)
+
+controls: setup ## train again from other seeds and with two rewards that know nothing (an hour; resumes), for chapter 06
+	@$(FOLDERS); PYTHONPATH=notebooks $(TRAIN) -m grpo_kit.controls $(ARGS)
 
 # In a container one is often root, which JupyterLab refuses unless it is told.
 lab: setup ## open the notebooks in JupyterLab

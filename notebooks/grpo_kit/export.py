@@ -18,6 +18,9 @@ from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
+from scipy.special import logsumexp
+
 from grpo_kit.llama_build import import_built
 from grpo_kit.threads import share
 
@@ -239,14 +242,14 @@ def tensor_types(file):
 class GGUFModel:
     """A GGUF file that llama.cpp runs, asked like the other models: `evaluate(GGUFModel(file, 1024), …)`.
 
-    `context`: tokens of prompt and completion together. It answers greedily, one prompt after another. Close it, or
-    use it in a `with`.
+    `context`: tokens of prompt and completion together. It answers greedily, one prompt after another. With `scores`
+    it keeps the logits of every token, context x vocabulary floats, for `log_probs`. Close it, or use it in a `with`.
     """
 
-    def __init__(self, file, context):
+    def __init__(self, file, context, scores=False):
         threads = share()
         self.llama = import_built("llama_cpp").Llama(
-            str(file), n_ctx=context, n_threads=threads, n_threads_batch=threads, n_gpu_layers=-1, verbose=False)
+            str(file), n_ctx=context, n_threads=threads, n_threads_batch=threads, n_gpu_layers=-1, logits_all=scores, verbose=False)
 
     def __enter__(self):
         return self
@@ -274,6 +277,17 @@ class GGUFModel:
                 break
         text = self.llama.detokenize([token for token in ids if token != end]).decode("utf-8", errors="replace")
         return SimpleNamespace(outputs=[SimpleNamespace(text=text, token_ids=ids, finish_reason=reason)])
+
+    def log_probs(self, prompt, ids):
+        """The log-probability, in nats, of each of the token ids `ids` after the prompt string: floats, shape (len(ids),).
+
+        Nothing is sampled: llama.cpp reads prompt and ids in one go. Only with `scores=True`.
+        """
+        tokens = self.tokenize(prompt) + list(ids)
+        self.llama.reset()
+        self.llama.eval(tokens)
+        logits = self.llama.scores[len(tokens) - len(ids) - 1 : len(tokens) - 1].astype(float)
+        return logits[np.arange(len(ids)), ids] - logsumexp(logits, axis=1)
 
     def template(self):
         """The chat template inside the file, as a function of messages that gives the prompt string."""

@@ -28,7 +28,8 @@ AFTER = [
     ("grpo_kit.evaluate", "MEASURES lenient_accuracy Evaluation own_seeds evaluate paired_test compare"),
     ("grpo_kit.progress", "LiveTable show_some"),
     ("grpo_kit.long_run", "whole_checkpoint"),
-    ("grpo_kit.plots", "GREY BLUE STYLE plot_training _draw_curve completions_table"),
+    ("grpo_kit.plots.style", "GREY BLUE STYLE"),
+    ("grpo_kit.plots.training", "plot_training _draw_curve completions_table"),
 ]
 # What visible cells write out themselves: its imports stand in the collapsed cell, its source does not.
 SHOWN = [

@@ -128,6 +128,40 @@ def test_it_solves_a_problem_in_the_layout_through_llama_cpps_chat(files, questi
     assert any(score > 0 for score in correctness_reward(texts, questions["answer"][:5] * 2))
 
 
+def test_log_probs_of_f16_are_the_merged_models(files, loaded, prompts):
+    import copy
+
+    import torch
+    from vllm import SamplingParams
+
+    model, tokenizer = loaded
+    merged = copy.deepcopy(model).merge_and_unload().half().float().eval()
+    with export.GGUFModel(files["f16"], 384, scores=True) as gguf:
+        [reply] = gguf.fast_generate(prompts[:1], SamplingParams(temperature=0.0, max_tokens=96))
+        ids = reply.outputs[0].token_ids
+        found = [gguf.log_probs(prompts[0], ids) for _ in range(2)]
+    asked = tokenizer(prompts[0], add_special_tokens=False).input_ids
+    with torch.no_grad():
+        wanted = merged(torch.tensor([asked + ids])).logits[0].log_softmax(-1)[len(asked) - 1 : -1]
+    assert found[0] == pytest.approx(wanted[range(len(ids)), ids].numpy(), abs=0.02)
+    assert (found[0] == found[1]).all() and (found[0] <= 0).all()
+
+
+def test_log_probs_are_taken_at_the_token_before():
+    """On canned logits: row t says what follows token t."""
+    from types import SimpleNamespace
+
+    import numpy as np
+
+    gguf = object.__new__(export.GGUFModel)
+    scores = np.zeros((6, 4), np.float32)
+    scores[2, 3] = scores[3, 1] = 50.0  # after the third token comes 3, then 1
+    gguf.llama = SimpleNamespace(reset=lambda: None, eval=lambda tokens: None, scores=scores)
+    gguf.tokenize = lambda prompt: [0, 0, 0]
+    assert gguf.log_probs("abc", [3, 1]).tolist() == pytest.approx([0.0, 0.0], abs=1e-9)
+    assert gguf.log_probs("abc", [1, 1])[0] == pytest.approx(-50.0)
+
+
 def test_a_gguf_model_only_answers_greedily(files):
     from vllm import SamplingParams
 

@@ -50,7 +50,7 @@ OF_THE_LIBRARIES = {"unexpected keyword argument", "will be IGNORED", "CUDA out 
 
 def unsaid(text):
     """The messages in the first column of the last table that no code of the repository says; `…` stands for anything."""
-    files = [ROOT / "setup.sh", ROOT / "Makefile", *(ROOT / "notebooks/grpo_kit").glob("*.py")]
+    files = [ROOT / "setup.sh", ROOT / "Makefile", *(ROOT / "notebooks/grpo_kit").rglob("*.py")]
     cells = [cell.source for file in NOTEBOOKS for cell in nbformat.read(file, 4).cells if cell.cell_type == "code"]
     code = re.sub(r'"\s+f?"', "", "\n".join([*(file.read_text("utf-8") for file in files), *cells]))
     symptoms = [row.split(" | ")[0] for row in re.findall(r"^\| (.+) \|$", text.rpartition("\n\n|")[2], re.M)]

@@ -93,7 +93,7 @@ def test_each_fault_of_the_stored_form_is_found(cell, change, fault):
 DIFFERENT = {
     "FOLDER": "a notebook has no __file__, so it names the folder from where it stands",
 }
-BENCHMARKS = {"bench", "evidence", "gpu_check", "gpu_steps", "growth", "step_cost", "sync"}  # what make runs and no chapter teaches: their names are their own
+BENCHMARKS = {"bench", "controls", "evidence", "gpu_check", "gpu_steps", "growth", "step_cost", "sync"}  # what make runs and no chapter teaches: their names are their own
 
 
 def definitions(source):
@@ -111,7 +111,7 @@ def definitions(source):
 
 def drifted(source):
     """The names that `source` and the kit define differently."""
-    taught = [file for file in (NOTEBOOKS / "grpo_kit").glob("*.py") if file.stem not in BENCHMARKS]
+    taught = [file for file in (NOTEBOOKS / "grpo_kit").rglob("*.py") if file.stem not in BENCHMARKS]
     kit = [pair for file in taught for pair in definitions(file.read_text("utf-8"))]
     shared = {name for name, _ in kit} - set(DIFFERENT)
     return [pair[0] for pair in definitions(source) if pair[0] in shared and pair not in kit]

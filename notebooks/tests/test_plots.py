@@ -16,12 +16,12 @@ from matplotlib.figure import Figure
 
 import grpo_kit
 from grpo_kit.evaluate import MEASURES, Evaluation
+from grpo_kit import plots
 from grpo_kit.plots import (
     BLUE,
     completions_table,
     draw_tokens,
     plot_bars,
-    plot_before_after,
     plot_levels,
     plot_parts,
     plot_shares,
@@ -82,27 +82,9 @@ def test_a_log_without_rewards_is_refused():
             plot_training(history)
 
 
-def test_before_and_after_are_labelled_with_their_shares():
-    before, after = evaluation([1, 0, 0, 0]), evaluation([1, 1, 1, 0])
-    axis = plot_before_after(before, after, title="Tiny").axes[0]
-    assert [text.get_text() for text in axis.texts] == ["before 25 %"] * 3 + ["after 75 %"] * 3
-    assert axis.get_title(loc="left") == "Tiny"
-    assert axis.get_xlabel() == "% of 4 questions, with 95 % intervals"
-    dots = [line for line in axis.lines if len(line.get_xdata()) == 3]
-    assert [line.get_xdata().tolist() for line in dots] == [[25] * 3, [75] * 3]
-    ends = np.array([bar.get_segments() for bar in axis.collections])[:, 0, :, 0]  # Wilson, 1 and 3 of 4
-    assert ends == pytest.approx(np.array([[4.56, 69.94], [30.06, 95.44]]), abs=0.01)
-
-
-@pytest.mark.parametrize("share", [0, 1])
-def test_shares_of_0_and_100_are_drawn(share, tmp_path):
-    plot_before_after(evaluation([share] * 5), evaluation([share] * 5)).savefig(tmp_path / "all.png")
-
-
 def test_a_figure_is_returned_closed_so_that_a_notebook_shows_it_once():
     already_open = plt.get_fignums()
-    for figure in (plot_training([log(1)]), plot_before_after(evaluation([1]), evaluation([0]))):
-        assert isinstance(figure, Figure)
+    assert isinstance(plot_training([log(1)]), Figure)
     assert plt.get_fignums() == already_open
 
 
@@ -262,3 +244,43 @@ def test_every_token_has_a_box_its_text_and_its_id():
     figure = draw_tokens([(4, "<s>", "system"), (7, " two\n", "system"), (8, "x", "user"), (9, "y", "generation prompt")], [4])
     assert words(figure)[:4] == ["<s>", "4", "·two↵", "7"] and len(figure.axes[0].patches) == 4
     assert figure.axes[0].texts[0].get_weight() == "bold" and figure.axes[0].texts[2].get_weight() == "normal"
+
+
+class TestBaseAndAdapter:
+    """The pictures of chapters 06 and 07."""
+
+    def test_a_box_for_each_answer_and_none_written_where_there_was_no_number(self):
+        axis = plots.plot_answers({"base": [3, None, 7], "adapter": [3, 3, 3]}, 3, "Q").axes[0]
+        assert [text.get_text() for text in axis.texts] == ["3", "", "7", "3", "3", "3"]
+        assert [label.get_text() for label in axis.get_yticklabels()] == ["base, 1 right", "adapter, 3 right"]
+
+    def test_trainings_are_dots_between_their_two_intervals(self):
+        one = {"values": [40.0, 50.0], "seeds": (30.0, 60.0), "questions": (35.0, 45.0)}
+        alone = {"values": [5.0], "seeds": (np.nan, np.nan), "questions": (3.0, 8.0)}
+        figure = plots.plot_trainings({("greedy", "none"): alone, ("greedy", "full"): one, ("sampled", "none"): alone, ("sampled", "full"): one})
+        assert titles(figure) == ["greedy", "sampled"]
+        assert [list(line.get_xdata()) for line in figure.axes[0].lines[3:]] == [[40.0, 50.0], [30.0, 60.0], [35.0, 45.0]]
+        assert [text.get_text() for text in figure.legends[0].texts] == ["over trainings", "over questions, first training"]
+
+    def test_small_groups_of_steps_are_left_out(self):
+        base, adapter = evaluation([0] * 25), evaluation([1] * 25)
+        axis = plots.plot_by_steps({"test": (base, adapter, [1] * 12 + [2] * 10 + [3] * 3)}).axes[0]
+        assert [label.get_text() for label in axis.get_xticklabels()] == ["1\n(12)", "2\n(10)"]
+        assert [line.get_ydata().tolist() for line in axis.lines] == [[0, 0], [100, 100]]
+
+    def test_temperatures_have_a_panel_for_each_measure(self):
+        runs = {(name, t): evaluation([name == "adapter"] * 4) for name in ("base", "adapter") for t in (0.0, 1.0)}
+        figure = plots.plot_temperatures(runs, [0.0, 1.0])
+        assert titles(figure) == ["right, lenient", "right, strict"]
+        assert [line.get_ydata().tolist() for line in figure.axes[0].lines] == [[0, 0], [100, 100]]
+
+    def test_curves_are_drawn_with_luck_in_the_first_panel_only(self):
+        curve = {"base": [(10, 5, 15), (20, 15, 25)], "adapter": [(50, 45, 55), (60, 55, 65)]}
+        figure = plots.plot_curves({"a": curve, "b": curve}, {"base": [1, 2]}, "%")
+        assert [len(axis.lines) for axis in figure.axes] == [3, 2]
+
+    def test_a_form_without_a_surprise_has_no_bar_for_it(self):
+        formats = pd.DataFrame({"MB": [3.4, 7.4], "strict": [70, 69], "low": [65, 64], "high": [75, 74], "nats": [np.nan, 0.05]},
+                               index=["4-bit", "GGUF f16"])
+        figure = plots.plot_formats(formats)
+        assert [[text.get_text().strip() for text in axis.texts] for axis in figure.axes] == [["3.4", "7.4"], [], ["0.0500"]]

@@ -1,0 +1,67 @@
+"""What a training showed, and what its model wrote."""
+
+import html
+import math
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from grpo_kit.plots.style import BLUE, STYLE
+
+
+def plot_training(log_history):
+    """A training's curves, from `trainer.state.log_history` of TRL's GRPOTrainer: a Figure.
+
+    One panel each for the reward, every reward function's mean, the length in tokens and, where
+    it was logged, KL. Dots are the logged steps, the line is their running mean, the number its
+    end. There is no band: a step's completions earn nearly nothing or nearly all, so that one
+    standard deviation around their mean would pass the most that can be earned.
+    """
+    logs = pd.DataFrame([log for log in log_history if "reward" in log])
+    if logs.empty:
+        raise ValueError("No logged step holds a reward: call trainer.train() first, with logging_steps=1.")
+    panels = {"reward": "reward"}
+    panels |= {key: key.split("/")[1] for key in logs.filter(regex="^rewards/.*/mean$")}
+    panels |= {"completions/mean_length": "completion length, tokens"}
+    panels |= {"kl": "KL to the base model"} if "kl" in logs else {}
+    columns = 3 if len(panels) <= 6 else 4
+    rows = math.ceil(len(panels) / columns)
+    with plt.rc_context(STYLE):
+        figure = plt.figure(figsize=(12, 2.6 * rows))
+        for place, (key, title) in enumerate(panels.items(), start=1):
+            axis = figure.add_subplot(rows, columns, place, title=title)
+            _draw_curve(axis, logs["step"], logs[key].astype(float))
+        figure.supxlabel("training step (dots: each one, line: running mean)", fontsize=11)
+    plt.close(figure)  # a notebook shows the returned figure; left open, it would show it twice
+    return figure
+
+
+def _draw_curve(axis, steps, values):
+    smooth = values.rolling(max(1, len(values) // 8), center=True, min_periods=1).mean()
+    axis.plot(steps, values, ".", color=BLUE, alpha=0.3, markersize=5, markeredgewidth=0)
+    axis.plot(steps, smooth, color=BLUE, linewidth=2)
+    end = smooth.iloc[-1]
+    axis.text(steps.iloc[-1], end, f"  {end:.3g}", va="center", color=BLUE, weight="bold")
+    axis.margins(x=0.02)
+    axis.set_ylim(bottom=min(0, values.min()))
+
+
+def completions_table(dataset, before, after, n=4, seed=0):
+    """Questions drawn by `seed`, not picked, with the texts before and after: a pandas Styler."""
+    if not len(dataset) == len(before.rows) == len(after.rows):
+        raise ValueError("dataset, before and after differ in length: evaluate both on this dataset.")
+    drawn = np.random.default_rng(seed).choice(len(dataset), min(n, len(dataset)), replace=False)
+    chosen = [dataset[int(row)] for row in drawn]
+    table = pd.DataFrame({"row": drawn})
+    table["question"] = [row["question"] for row in chosen]
+    table["gold"] = [row["answer"] for row in chosen]
+    for name, run in {"before": before, "after": after}.items():
+        marks = ["✓" if right else "✗" for right in run.rows["strict"].iloc[drawn]]
+        texts = run.rows["text"].iloc[drawn]
+        table[name] = [f"{mark}\n{text}" for mark, text in zip(marks, texts, strict=True)]
+    caption = f"{len(drawn)} of {len(dataset)} questions, drawn by seed {seed}, not picked; ✓ right in the tag"
+    # Escaped, or the browser would swallow the tags; the classes keep $5 and $7 from being a formula.
+    style = table.style.format(lambda cell: html.escape(str(cell)).replace("\n", "<br>")).hide()
+    style.set_table_attributes('class="tex2jax_ignore mathjax_ignore"').set_caption(caption)
+    return style.set_properties(**{"text-align": "left", "vertical-align": "top", "max-width": "24em"})
