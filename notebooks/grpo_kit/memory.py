@@ -100,7 +100,7 @@ def activation_bytes(config, profile, prompt, habits):
     mask = row if habits.row else 0  # who sees whom in a packed row: a line of values for each token
     layers = 1 if habits.checkpointing else config.num_hidden_layers
     kept = layers * layer_values(config, profile.lora_rank, mask) * tokens
-    at_once = min(tokens, 1024) if habits.row else tokens  # cpu_engine.BATCH
+    at_once = min(tokens, 1024) if habits.row else tokens  # trl_rollouts.BATCH
     return habits.value * (kept + 3 * config.intermediate_size * at_once)  # three gradients of a layer on their way
 
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 
 from grpo_kit.plots.style import BLUE, GREY, STYLE
 
