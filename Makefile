@@ -58,36 +58,36 @@ test-browser: setup ## run two notebooks in JupyterLab and a real browser (other
 	PYTHONPATH=outputs/playwright-$(PLAYWRIGHT) $(TRAIN) notebooks/tests/browser.py $(CHAPTERS)
 
 bench: setup ## time a training step: stock Unsloth and TRL against this project's engine, alone and beside others
-	PYTHONPATH=notebooks $(TRAIN) -m grpo_kit.bench
+	PYTHONPATH=notebooks $(TRAIN) -m grpo_kit.workshop.bench
 
 bench-growth: setup ## time and memory against sizes and steps, as curves with exponents (at most 10 minutes)
-	PYTHONPATH=notebooks $(TRAIN) -m grpo_kit.growth
+	PYTHONPATH=notebooks $(TRAIN) -m grpo_kit.workshop.growth
 
 # make gpu-check ARGS="--minutes 15 --parts engine 02": other minutes, or some of the parts.
 gpu-check: setup ## on a GPU: the quickstart, a 3B shape and chapters, timed and weighed (at most 10 minutes)
-	PYTHONPATH=notebooks $(PYTHON) -m grpo_kit.gpu_check $(ARGS)
+	PYTHONPATH=notebooks $(PYTHON) -m grpo_kit.workshop.gpu_check $(ARGS)
 
 evidence: setup ## on a GPU: two Qwen2.5 on GSM8K, whole test set before and after, one JSON to send back (hours)
-	PYTHONPATH=notebooks $(PYTHON) -m grpo_kit.evidence $(ARGS)
+	PYTHONPATH=notebooks $(PYTHON) -m grpo_kit.workshop.evidence $(ARGS)
 
 controls: setup ## train again from other seeds and with two rewards that know nothing (an hour; resumes), for chapter 06
-	@$(FOLDERS); PYTHONPATH=notebooks $(TRAIN) -m grpo_kit.controls $(ARGS)
+	@$(FOLDERS); PYTHONPATH=notebooks $(TRAIN) -m grpo_kit.workshop.controls $(ARGS)
 
 # In a container one is often root, which JupyterLab refuses unless it is told.
 lab: setup ## open the notebooks in JupyterLab
 	$(TRAIN) -m jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks
 
 llama.cpp: setup ## build llama.cpp, which writes and runs GGUF files (about 3 minutes, once)
-	@PYTHONPATH=notebooks $(PYTHON) -m grpo_kit.llama_build
+	@PYTHONPATH=notebooks $(PYTHON) -m grpo_kit.export.llama_build
 
 chat: llama.cpp ## talk on the terminal to the model that chapter 07 exported
-	@PYTHONPATH=notebooks $(PYTHON) -m grpo_kit.export
+	@PYTHONPATH=notebooks $(PYTHON) -m grpo_kit.workshop.chat
 
 tiny-model: setup ## pretrain data/tiny-model again from nothing (an hour or two; resumes)
-	PYTHONPATH=notebooks $(TRAIN) -m grpo_kit.tiny_model
+	PYTHONPATH=notebooks $(TRAIN) -m grpo_kit.workshop.tiny_model
 
 sync: setup ## write the quickstart's collapsed cell again, after a change of the kit
-	@PYTHONPATH=notebooks $(PYTHON) -m grpo_kit.sync
+	@PYTHONPATH=notebooks $(PYTHON) -m grpo_kit.workshop.sync
 
 # torch's CPU build is not on PyPI, and uv does not read pip's configuration: pip fetches it for uv.
 # The GPU set is only checked to fit together.

@@ -12,7 +12,7 @@ trap 'stop "interrupted; make setup starts it over."' INT # pip turns Ctrl-C int
 # Byte-compiling every module would double the time; Python does it for those that are used.
 install_wheels() { .venv/bin/python -m pip install --no-deps --only-binary :all: --no-compile "$@"; }
 
-# One that is here and fails counts as no GPU, as in grpo_kit/packages.py.
+# One that is here and fails counts as no GPU, as in grpo_kit/machine/packages.py.
 if gpus=$(nvidia-smi -L 2>/dev/null) && grep -q '^GPU [0-9]' <<<"$gpus"; then
     file=requirements.txt disk_gb=20 why="an NVIDIA GPU is here"
 else

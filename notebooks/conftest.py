@@ -7,8 +7,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from grpo_kit.packages import nvidia_gpu
-from grpo_kit.threads import cores
+from grpo_kit.machine.packages import nvidia_gpu
+from grpo_kit.machine.threads import cores
 
 WORKER_BYTES = 4e9  # for the largest notebook
 seconds = Counter()
@@ -58,7 +58,7 @@ def all_cores():
     """Torch with a thread a core, also in a worker that has a share of them; gives their number, 2 or more."""
     import torch
 
-    from grpo_kit import threads
+    from grpo_kit.machine import threads
 
     before = torch.get_num_threads()
     torch.set_num_threads(threads.cores())

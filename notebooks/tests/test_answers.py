@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from grpo_kit.answers import TAGS, extract_answer, gold_answer, last_number, parse_number
+from grpo_kit.rewards.answers import TAGS, extract_answer, gold_answer, last_number, parse_number
 
 GSM8K = Path(__file__).resolve().parents[3] / "shared" / "gsm8k"
 

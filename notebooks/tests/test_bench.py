@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from grpo_kit import bench, growth, step_cost
+from grpo_kit.workshop import bench, growth, step_cost
 
 ROOT = Path(__file__).resolve().parents[2]
 FIGURES = {  # as `step_cost.measure` and `floors` give them, of two steps
@@ -118,7 +118,7 @@ def gone(pid):
 
 
 def test_the_busy_process_ends_with_its_parent():
-    code = "import time; from grpo_kit import bench\nwith bench.neighbour('busy', []): print('runs', flush=True); time.sleep(60)"
+    code = "import time; from grpo_kit.workshop import bench\nwith bench.neighbour('busy', []): print('runs', flush=True); time.sleep(60)"
     env = os.environ | {"PYTHONPATH": str(ROOT / "notebooks")}
     parent = subprocess.Popen([sys.executable, "-c", code], env=env, stdout=subprocess.PIPE, text=True)
     try:
@@ -261,7 +261,7 @@ def test_the_picture_has_two_panels_a_curve_and_is_whole(tmp_path):
 
 def test_a_report_says_what_it_was_measured_with(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(bench, "ROOT", tmp_path)
-    bench.save("growth.json", "python -m grpo_kit.growth", {"curves": {}})
+    bench.save("growth.json", "python -m grpo_kit.workshop.growth", {"curves": {}})
     assert [file.name for file in (tmp_path / "outputs").iterdir()] == ["growth.json"]
     report = json.loads((tmp_path / "outputs/growth.json").read_text())
     assert {"machine", "date", "seed", "versions", "command", "environment", "results"} == set(report)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from grpo_kit.change_point import find_rise
+from grpo_kit.training.change_point import find_rise
 
 STEPS = np.arange(1, 49)
 

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from grpo_kit import controls
-from grpo_kit.profile import PROFILES
+from grpo_kit.machine.profile import PROFILES
+from grpo_kit.workshop import controls
 
 JOBS = [{"reward": reward, "seed": seed, "model": "ab12", "steps": 100} for reward, seed in [("full", 1), ("full", 2), ("random", 1)]]
 
@@ -57,7 +57,7 @@ def test_the_table_has_means_and_intervals_over_the_seeds():
 def test_an_unknown_reward_is_refused():
     with pytest.raises(ValueError, match="no reward 'lucky'.*random"):
         controls.rewards_for("lucky", 1, [0])
-    command = [sys.executable, "-m", "grpo_kit.controls", "--reward", "lucky"]
+    command = [sys.executable, "-m", "grpo_kit.workshop.controls", "--reward", "lucky"]
     done = subprocess.run(command, cwd=controls.NOTEBOOKS, capture_output=True, text=True)
     assert done.returncode == 2 and "invalid choice: 'lucky'" in done.stderr
 

@@ -19,7 +19,12 @@ import torch
 if torch.accelerator.is_available():
     pytest.skip("a GPU has Unsloth's own engine", allow_module_level=True)
 
-from grpo_kit import FastLanguageModel, cpu_engine
+import grpo_kit
+from grpo_kit import FastLanguageModel
+from grpo_kit.model.cpu_engine import checks, trl_rollouts, weights
+from grpo_kit.model.cpu_engine.checks import TRIED, _check_names, _check_versions
+from grpo_kit.model.cpu_engine.engine import _normalise, _sample, _set_num_threads
+from grpo_kit.model.cpu_engine.trl_rollouts import _packed_logps, _packs
 from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -27,6 +32,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from trl import GRPOConfig, GRPOTrainer
 from vllm import SamplingParams
 
+KIT = Path(grpo_kit.__file__).parent
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 PROMPTS = [f"Longer than a block of the cache, 32 tokens: {a} and {a}?" for a in range(6)]
 SAMPLED = SamplingParams(temperature=1.0, max_tokens=12, logprobs=0, seed=7)
@@ -215,7 +221,7 @@ def test_packed_log_probs_are_trls(run):
         mask[row, 10 - prompt : 10 + length] = 1
     mask[3, 10:] = 0  # as mask_truncated_completions leaves it
     found = []
-    for score in (original, cpu_engine._packed_logps):
+    for score in (original, _packed_logps):
         run.model.zero_grad()
         logps, entropies, _ = score(run.trainer, run.model, ids, mask, 20, compute_entropy=True)
         (logps * mask[:, 10:]).sum().backward()
@@ -233,7 +239,7 @@ def test_packed_log_probs_are_trls(run):
 
 
 def test_one_product_for_base_and_adapter_is_pefts(run):
-    layers = [m for m in run.model.modules() if isinstance(m, cpu_engine.LoraLayer)]
+    layers = [m for m in run.model.modules() if isinstance(m, weights.LoraLayer)]
     assert len(layers) == 14
     for layer in layers:
         x = torch.randn(3, 5, layer.in_features, requires_grad=True)
@@ -250,7 +256,7 @@ def test_one_product_for_base_and_adapter_is_pefts(run):
 
 
 def test_a_layer_that_is_not_plain_lora_is_left_to_peft(run):
-    layer = next(m for m in run.model.modules() if isinstance(m, cpu_engine.LoraLayer))
+    layer = next(m for m in run.model.modules() if isinstance(m, weights.LoraLayer))
     dropout, x = layer.lora_dropout["default"], torch.randn(2, layer.in_features)
     layer.lora_dropout["default"] = torch.nn.Dropout(0.5)
     assert "LoraProduct" not in type(layer(x).grad_fn).__name__
@@ -264,7 +270,7 @@ def test_a_layer_that_is_not_plain_lora_is_left_to_peft(run):
 def test_the_number_of_threads_changes_no_bit(run, folders, tmp_path, monkeypatch, all_cores):
     count, trained = iter(range(10_000)), []
     for change in (lambda: None, lambda: torch.set_num_threads(1 + next(count) % 2)):  # another number at each token
-        monkeypatch.setattr(cpu_engine.threads, "adapt", change)
+        monkeypatch.setattr(trl_rollouts.threads, "adapt", change)
         torch.set_num_threads(all_cores)
         model, tokenizer = load(folders["tied"])
         trainer = trainer_for(model, tokenizer, tmp_path)
@@ -279,7 +285,7 @@ def test_tokens_are_drawn_as_often_as_they_are_likely():
     logits = probabilities.log().expand(20_000, -1).clone()
     sampler = types.SimpleNamespace(logprobs_mode="processed_logprobs")
     torch.manual_seed(0)
-    tokens, logprobs = cpu_engine._sample(sampler, logits, {}, None, None)
+    tokens, logprobs = _sample(sampler, logits, {}, None, None)
     counts = torch.bincount(tokens, minlength=7)
     expected = 20_000 * probabilities
     assert not counts[probabilities == 0].any()
@@ -289,15 +295,15 @@ def test_tokens_are_drawn_as_often_as_they_are_likely():
 
 def test_a_row_with_a_seed_draws_the_same_whoever_is_beside_it():
     logits, sampler = torch.randn(6, 50), types.SimpleNamespace(logprobs_mode="raw_logprobs")
-    alone, _ = cpu_engine._sample(sampler, logits[3:4], {0: torch.Generator().manual_seed(5)}, None, None)
-    among, nothing = cpu_engine._sample(sampler, logits, {3: torch.Generator().manual_seed(5)}, None, None)
+    alone, _ = _sample(sampler, logits[3:4], {0: torch.Generator().manual_seed(5)}, None, None)
+    among, nothing = _sample(sampler, logits, {3: torch.Generator().manual_seed(5)}, None, None)
     assert among[3] == alone[0] and nothing is None
 
 
 def test_only_what_top_k_leaves_is_drawn():
     sampler = types.SimpleNamespace(logprobs_mode="processed_logits")
     logits = torch.randn(2_000, 9)
-    tokens, kept = cpu_engine._sample(sampler, logits.clone(), {}, torch.full((2_000,), 2), None)
+    tokens, kept = _sample(sampler, logits.clone(), {}, torch.full((2_000,), 2), None)
     assert ((logits > logits.gather(1, tokens[:, None])).sum(1) < 2).all() and kept.isinf().sum() == 2_000 * 7
 
 
@@ -306,18 +312,18 @@ def test_vllms_norm_is_the_norm(rows):
     norm = types.SimpleNamespace(weight=torch.nn.Parameter(torch.rand(256)), variance_epsilon=1e-6)
     x, residual = torch.randn(rows, 256), torch.randn(rows, 256)
     right = torch.nn.functional.rms_norm(x, (256,), norm.weight, 1e-6)
-    torch.testing.assert_close(cpu_engine._normalise(norm, x), right, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(_normalise(norm, x), right, atol=1e-5, rtol=1e-5)
     total = x + residual
-    ours, kept = cpu_engine._normalise(norm, x.clone(), residual.clone())
+    ours, kept = _normalise(norm, x.clone(), residual.clone())
     torch.testing.assert_close(ours, torch.nn.functional.rms_norm(total, (256,), norm.weight, 1e-6), atol=1e-5, rtol=1e-5)
     assert torch.equal(kept, total)
 
 
 def test_packs_stay_within_their_size_and_lose_nothing(monkeypatch):
-    monkeypatch.setattr(cpu_engine, "PACK", 16)
+    monkeypatch.setattr(trl_rollouts, "PACK", 16)
     ids, mask = torch.arange(1, 61).view(6, 10), torch.ones(6, 10, dtype=torch.long)
     ids[:, :4] = torch.arange(1, 5)  # one prompt for all
-    packs = cpu_engine._packs(ids, mask, 6)
+    packs = _packs(ids, mask, 6)
     assert len(packs) == 3 and all(len(pack) <= 16 for pack in packs)
     scored = {place: target for pack in packs for *_, target, place in pack if target != -100}
     assert scored == {row * 6 + i: int(ids[row, 4 + i]) for row in range(6) for i in range(6)}
@@ -457,12 +463,12 @@ def test_without_fast_inference_there_is_no_engine_but_save_lora(folders, tmp_pa
 
 
 def test_an_unknown_version_or_name_stops_the_import(monkeypatch):
-    monkeypatch.setitem(cpu_engine.TRIED, "trl", "1.14.9")
+    monkeypatch.setitem(TRIED, "trl", "1.14.9")
     with pytest.raises(ImportError, match=r"trl 1\.14\.9 and found 1\.\d+.*requirements-cpu\.txt"):
-        cpu_engine._check_versions()
-    monkeypatch.setattr(cpu_engine.VLLMGeneration, "generate", lambda self, prompts: None)
+        _check_versions()
+    monkeypatch.setattr(checks.VLLMGeneration, "generate", lambda self, prompts: None)
     with pytest.raises(ImportError, match="requirements-cpu.txt"):
-        cpu_engine._check_names()
+        _check_names()
 
 
 # --- one engine, both kinds of model, both kinds of machine ---
@@ -476,7 +482,7 @@ def test_the_next_model_takes_the_engines_place(folders):
     outputs = generate(second)
     for theirs, ours in zip(policy_log_probs(second, outputs), log_probs(outputs)):
         torch.testing.assert_close(torch.tensor(ours), theirs, atol=1e-4, rtol=0)
-    assert torch.get_num_threads() >= 1 and torch.set_num_threads is cpu_engine._set_num_threads
+    assert torch.get_num_threads() >= 1 and torch.set_num_threads is _set_num_threads
 
 
 def resident():
@@ -544,7 +550,7 @@ model, _ = FastLanguageModel.from_pretrained({folders["tied"]!r}, max_seq_length
 model.fast_generate(["a"], use_tqdm=False)
 print({{l.split("/")[-1].strip() for l in open("/proc/self/maps") if "vllm/_C" in l}})
 """
-    root = Path(cpu_engine.__file__).parents[1]
+    root = KIT.parent
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root)
     assert done.stdout.splitlines()[-1] == "{'_C_AVX2.abi3.so'}", done.stderr[-2000:]
 
@@ -554,7 +560,7 @@ def test_on_a_gpu_the_class_is_unsloths_own(monkeypatch):
     own.FastLanguageModel = object()
     monkeypatch.setitem(sys.modules, "unsloth", own)
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
-    found = runpy.run_path(str(Path(cpu_engine.__file__).with_name("model.py")), run_name="grpo_kit.model")
+    found = runpy.run_path(str(KIT / "model/loader.py"), run_name="grpo_kit.model.loader")
     assert found["FastLanguageModel"] is own.FastLanguageModel
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from grpo_kit.data import SYSTEM_PROMPT, make_dataset, read_rows
+from grpo_kit.data.rows import SYSTEM_PROMPT, make_dataset, read_rows
 from hub_stand_in import Hub, silent_host
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -187,7 +187,7 @@ def read_in_new_process(source, home, **environment):
     """What read_rows(source, "train") does in a new Python: its rows, or its error's name and text, and its seconds."""
     code = f"""if True:
         import json, time
-        from grpo_kit.data import read_rows
+        from grpo_kit.data.rows import read_rows
         start = time.monotonic()
         try:
             found = {{"rows": read_rows({source!r}, "train")}}

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from grpo_kit.diagnosis import FINDINGS, diagnose, put_back, trained_tensors
+from grpo_kit.training.diagnosis import FINDINGS, diagnose, put_back, trained_tensors
 
 HEALTHY = {"reward": 1.0, "learning_rate": 1e-3, "grad_norm": 0.1, "frac_reward_zero_std": 0.3,
            "completions/clipped_ratio": 0.0, "kl": 0.05, "entropy": 0.2}

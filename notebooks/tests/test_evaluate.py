@@ -13,10 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from grpo_kit.evaluate import (
-    MEASURES, Evaluation, compare, evaluate, lenient_accuracy, majority_vote, over_seeds, own_seeds, paired_line, paired_test,
-    pass_at_k,
-)
+from grpo_kit.measure.ask import evaluate, own_seeds
+from grpo_kit.measure.score import MEASURES, Evaluation, lenient_accuracy
+from grpo_kit.measure.statistics import compare, majority_vote, over_seeds, paired_line, paired_test, pass_at_k
 
 GOOD = "<reasoning>\n2 + 3 = 5\n</reasoning>\n<answer>\n5\n</answer>"
 WRONG = GOOD.replace("5", "6")

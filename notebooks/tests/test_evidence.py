@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from grpo_kit import evidence, gpu_check
+from grpo_kit.workshop import evidence, gpu_check
 
 MEASURES = {"prompt": "q", "layout": True, "truncated": False, "length": 4}
 

@@ -14,8 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from grpo_kit import export, llama_build
-from grpo_kit.data import SYSTEM_PROMPT
+from grpo_kit.data.rows import SYSTEM_PROMPT
+from grpo_kit.export import llama_build, merge
+from grpo_kit.export.gguf import GGUF_METHODS, GGUFModel, save_gguf, tensor_types
+from grpo_kit.export.merge import check_adapter, new_export
+from grpo_kit.export.ollama import modelfile
 
 NOTEBOOKS = Path(__file__).resolve().parents[1]
 ADAPTER, BASE = NOTEBOOKS.parent / "grpo_saved_lora", NOTEBOOKS.parent / "data/tiny-model"
@@ -42,16 +45,16 @@ def loaded():
 
 @pytest.fixture(scope="module")
 def files(loaded, tmp_path_factory):
-    with export.new_export(tmp_path_factory.mktemp("exports") / "gguf") as folder:
-        export.save_gguf(*loaded, folder, export.GGUF_METHODS)
+    with new_export(tmp_path_factory.mktemp("exports") / "gguf") as folder:
+        save_gguf(*loaded, folder, GGUF_METHODS)
     folder = next(tmp_path_factory.getbasetemp().glob("exports*/gguf"))
-    return {method: next(folder.glob(f"*.{method.upper()}.gguf")) for method in export.GGUF_METHODS}
+    return {method: next(folder.glob(f"*.{method.upper()}.gguf")) for method in GGUF_METHODS}
 
 
 @pytest.fixture(scope="module")
 def questions(loaded):
-    from grpo_kit.data import make_dataset
-    from grpo_kit.profile import PROFILES
+    from grpo_kit.data.rows import make_dataset
+    from grpo_kit.machine.profile import PROFILES
 
     return make_dataset(PROFILES["embedded"], "test", loaded[1])
 
@@ -67,7 +70,7 @@ def prompts(loaded, questions):
 @pytest.mark.parametrize("method, most, others", [
     ("f16", "F16", set()), ("q8_0", "Q8_0", set()), ("q5_k_m", "Q5_K", {"Q6_K"}), ("q4_k_m", "Q4_K", {"Q6_K"})])
 def test_the_types_are_the_named_ones(files, method, most, others):
-    weights = {key: count for key, count in export.tensor_types(files[method]).items() if "norm" not in key[0]}
+    weights = {key: count for key, count in tensor_types(files[method]).items() if "norm" not in key[0]}
     assert {kept_as for _, kept_as in weights} == {most} | others
     assert sum(count for (_, kept_as), count in weights.items() if kept_as == most) > sum(weights.values()) / 2
 
@@ -75,15 +78,15 @@ def test_the_types_are_the_named_ones(files, method, most, others):
 def test_prompts_and_tokens_are_the_tokenizers(files, loaded, questions, prompts):
     wanted = [loaded[1](prompt, add_special_tokens=False).input_ids for prompt in prompts]
     for file in files.values():
-        with export.GGUFModel(file, 384) as gguf:
+        with GGUFModel(file, 384) as gguf:
             assert [gguf.tokenize(prompt) for prompt in prompts] == wanted
             assert list(map(gguf.template(), questions["prompt"])) == prompts
 
 
 def test_without_the_completed_tokenizer_the_tokens_would_differ(loaded, prompts, tmp_path, monkeypatch):
-    monkeypatch.setattr(export.shutil, "copy", lambda *_: None)
-    file = export.save_gguf(*loaded, tmp_path, ["f16"])["f16"]
-    with export.GGUFModel(file, 384) as gguf:
+    monkeypatch.setattr(merge.shutil, "copy", lambda *_: None)
+    file = save_gguf(*loaded, tmp_path, ["f16"])["f16"]
+    with GGUFModel(file, 384) as gguf:
         assert all(gguf.tokenize(prompt) != loaded[1](prompt, add_special_tokens=False).input_ids for prompt in prompts)
 
 
@@ -109,18 +112,18 @@ def test_f16_answers_as_the_merged_model_does(files, loaded, prompts):
     batch = tokenizer(some, return_tensors="pt", padding=True, add_special_tokens=False)
     wanted = merged.generate(**batch, max_new_tokens=96, do_sample=False)[:, batch.input_ids.shape[1]:].tolist()
     wanted = [ids[: ids.index(tokenizer.eos_token_id) + 1] if tokenizer.eos_token_id in ids else ids for ids in wanted]
-    with export.GGUFModel(files["f16"], 384) as gguf:
+    with GGUFModel(files["f16"], 384) as gguf:
         replies = gguf.fast_generate(some, SamplingParams(temperature=0.0, max_tokens=96))
     assert sum(reply.outputs[0].token_ids == ids for reply, ids in zip(replies, wanted)) >= 98
     assert {reply.outputs[0].finish_reason for reply in replies} == {"stop"}
 
 
 def test_it_solves_a_problem_in_the_layout_through_llama_cpps_chat(files, questions):
-    from grpo_kit.rewards import correctness_reward, format_reward
+    from grpo_kit.rewards.functions import correctness_reward, format_reward
 
     texts = []
     for method in ("q8_0", "q4_k_m"):
-        with export.GGUFModel(files[method], 384) as gguf:
+        with GGUFModel(files[method], 384) as gguf:
             for messages in questions["prompt"][:5]:
                 reply = gguf.llama.create_chat_completion(messages, temperature=0.0, max_tokens=96)
                 texts.append(reply["choices"][0]["message"]["content"])
@@ -136,7 +139,7 @@ def test_log_probs_of_f16_are_the_merged_models(files, loaded, prompts):
 
     model, tokenizer = loaded
     merged = copy.deepcopy(model).merge_and_unload().half().float().eval()
-    with export.GGUFModel(files["f16"], 384, scores=True) as gguf:
+    with GGUFModel(files["f16"], 384, scores=True) as gguf:
         [reply] = gguf.fast_generate(prompts[:1], SamplingParams(temperature=0.0, max_tokens=96))
         ids = reply.outputs[0].token_ids
         found = [gguf.log_probs(prompts[0], ids) for _ in range(2)]
@@ -153,7 +156,7 @@ def test_log_probs_are_taken_at_the_token_before():
 
     import numpy as np
 
-    gguf = object.__new__(export.GGUFModel)
+    gguf = object.__new__(GGUFModel)
     scores = np.zeros((6, 4), np.float32)
     scores[2, 3] = scores[3, 1] = 50.0  # after the third token comes 3, then 1
     gguf.llama = SimpleNamespace(reset=lambda: None, eval=lambda tokens: None, scores=scores)
@@ -165,7 +168,7 @@ def test_log_probs_are_taken_at_the_token_before():
 def test_a_gguf_model_only_answers_greedily(files):
     from vllm import SamplingParams
 
-    with export.GGUFModel(files["q8_0"], 384) as gguf, pytest.raises(ValueError, match="greedily"):
+    with GGUFModel(files["q8_0"], 384) as gguf, pytest.raises(ValueError, match="greedily"):
         gguf.fast_generate(["a"], SamplingParams(temperature=1.0))
 
 
@@ -189,7 +192,7 @@ def go_template(tmp_path_factory):
 def test_the_modelfiles_template_renders_the_tokenizers_prompt(go_template, questions, prompts, tmp_path):
     from transformers import AutoTokenizer
 
-    text = export.modelfile("x.Q8_0.gguf", AutoTokenizer.from_pretrained(BASE), SYSTEM_PROMPT, 384, 96)
+    text = modelfile("x.Q8_0.gguf", AutoTokenizer.from_pretrained(BASE), SYSTEM_PROMPT, 384, 96)
     template = tmp_path / "template"
     template.write_text(re.search(r'TEMPLATE """(.*?)"""', text, re.S)[1])
     for messages, prompt in zip(questions["prompt"][:50], prompts):
@@ -201,12 +204,12 @@ def test_the_modelfile_names_file_prompt_stops_and_sizes():
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(BASE)
-    text = export.modelfile(Path("a/x.gguf"), tokenizer, SYSTEM_PROMPT, 384, 96)
+    text = modelfile(Path("a/x.gguf"), tokenizer, SYSTEM_PROMPT, 384, 96)
     for line in ("FROM ./x.gguf", f'SYSTEM """{SYSTEM_PROMPT}"""', 'PARAMETER stop "<|im_end|>"', "PARAMETER num_ctx 384"):
         assert line in text
     tokenizer.chat_template = "{{ messages[0].content }}"
     with pytest.raises(ValueError, match="not ChatML"):
-        export.modelfile("x.gguf", tokenizer, SYSTEM_PROMPT, 384, 96)
+        modelfile("x.gguf", tokenizer, SYSTEM_PROMPT, 384, 96)
 
 
 # --- bad input --------------------------------------------------------------------------------------------------------
@@ -237,10 +240,10 @@ def other_shapes(folder):
     (other_shapes, "does not fit"),
 ])
 def test_a_bad_adapter_costs_one_sentence(adapter, spoil, sentence):
-    assert export.check_adapter(adapter, BASE) == 56
+    assert check_adapter(adapter, BASE) == 56
     spoil(adapter)
     with pytest.raises((FileNotFoundError, ValueError), match=sentence) as caught:
-        export.check_adapter(adapter, BASE)
+        check_adapter(adapter, BASE)
     assert "\n" not in str(caught.value)
 
 
@@ -248,17 +251,17 @@ def test_a_truncated_base_is_noticed(adapter, tmp_path):
     base = Path(shutil.copytree(BASE, tmp_path / "tiny-model"))
     os.truncate(base / "model.safetensors", 100_000)
     with pytest.raises(ValueError, match="model.safetensors is cut short"):
-        export.check_adapter(adapter, base)
+        check_adapter(adapter, base)
 
 
 def test_a_models_4bit_copy_is_the_same_base(adapter, tmp_path):
     change(adapter / "adapter_config.json", "../data/tiny-model", "unsloth/Tiny-Model-unsloth-bnb-4bit")
-    assert export.check_adapter(adapter, BASE) == 56
+    assert check_adapter(adapter, BASE) == 56
 
 
 def test_an_unknown_quantisation_is_refused_before_anything_is_written(tmp_path):
     with pytest.raises(ValueError, match="q9_x is no quantisation"):
-        export.save_gguf(None, None, tmp_path, ["q8_0", "q9_x"])
+        save_gguf(None, None, tmp_path, ["q8_0", "q9_x"])
     assert not list(tmp_path.iterdir())
 
 
@@ -276,25 +279,25 @@ def contents(folder):
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])
 def test_a_failed_export_leaves_the_older_one_and_nothing_else(older, error):
-    with pytest.raises(error), export.new_export(older, replace=True) as folder:
+    with pytest.raises(error), new_export(older, replace=True) as folder:
         (folder / "a.gguf").write_text("half")
         raise error
     assert contents(older.parent) == {"gguf/a.gguf": b"older"}
 
 
 def test_a_whole_export_takes_the_older_ones_place(older):
-    with export.new_export(older, replace=True) as folder:
+    with new_export(older, replace=True) as folder:
         (folder / "b.gguf").write_text("new")
     assert contents(older.parent) == {"gguf/b.gguf": b"new"}
 
 
 def test_a_target_that_exists_is_refused(older, tmp_path):
-    with pytest.raises(FileExistsError, match="gguf exists: .* replace=True"), export.new_export(older):
+    with pytest.raises(FileExistsError, match="gguf exists: .* replace=True"), new_export(older):
         pass
     other = tmp_path / "documents"
     other.mkdir()
     (other / "thesis.txt").write_text("the only copy")
-    with pytest.raises(FileExistsError), export.new_export(other, replace=True):  # no export: never replaced
+    with pytest.raises(FileExistsError), new_export(other, replace=True):  # no export: never replaced
         pass
     assert contents(tmp_path) == {"gguf/a.gguf": b"older", "documents/thesis.txt": b"the only copy"}
 
@@ -321,8 +324,8 @@ def test_a_full_disk_costs_one_sentence_and_leaves_nothing(loaded, small_disk, m
     (disk / "gguf").mkdir()
     (disk / "gguf/a.gguf").write_text("older")
     with pytest.raises(OSError, match="has no room for this export") as caught:
-        with export.new_export(disk / "gguf", replace=True) as folder:
-            export.save_gguf(*loaded, folder, export.GGUF_METHODS)
+        with new_export(disk / "gguf", replace=True) as folder:
+            save_gguf(*loaded, folder, GGUF_METHODS)
     assert "\n" not in str(caught.value) and caught.value.errno == 28
     assert contents(disk) == {"gguf/a.gguf": b"older"}
 
@@ -332,7 +335,7 @@ def test_a_full_disk_costs_one_sentence_and_leaves_nothing(loaded, small_disk, m
 
 def test_chat_answers_on_a_terminal(files, tmp_path):
     question = "Mia has 12 shells. She finds 30 more shells. How many shells does Mia have now?"
-    code = f"from grpo_kit.export import chat; chat({str(files['q8_0'])!r}, {SYSTEM_PROMPT!r}, 384, 96)"
+    code = f"from grpo_kit.workshop.chat import chat; chat({str(files['q8_0'])!r}, {SYSTEM_PROMPT!r}, 384, 96)"
     done = subprocess.run([sys.executable, "-c", code], input=f"{question}\n\n", text=True, capture_output=True, cwd=NOTEBOOKS)
     assert done.returncode == 0, done.stderr
     assert "<answer>\n42\n</answer>" in done.stdout
@@ -341,7 +344,7 @@ def test_chat_answers_on_a_terminal(files, tmp_path):
 def test_chat_without_an_export_names_the_chapter(tmp_path):
     kit = tmp_path / "grpo_kit"
     shutil.copytree(NOTEBOOKS / "grpo_kit", kit)
-    done = subprocess.run([sys.executable, "-m", "grpo_kit.export"], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "grpo_kit.workshop.chat"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1
     # The last line: what a library has to say about the reader's environment may stand before it.
     assert done.stderr.splitlines()[-1] == "make chat: there is no exported model yet: run notebooks/07_export.ipynb first."
@@ -349,7 +352,7 @@ def test_chat_without_an_export_names_the_chapter(tmp_path):
 
 PUBLISH = """
 from grpo_kit import FastLanguageModel
-from grpo_kit.export import publish
+from grpo_kit.export.hub import publish
 model, tokenizer = FastLanguageModel.from_pretrained({adapter!r}, max_seq_length=384, load_in_4bit=False)
 publish(model, tokenizer, "me/my-grpo", ["q8_0"], token="a-stand-in")
 """

@@ -13,7 +13,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from grpo_kit import bench, gpu_check, gpu_steps
+from grpo_kit.workshop import bench, gpu_check, gpu_steps
 
 STORED = json.loads((gpu_check.ROOT / "notebooks/results/gpu_check_nvidia_h100_80gb_hbm3.json").read_text("utf-8"))
 SMALL = dict(hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, vocab_size=1280)
@@ -165,10 +165,10 @@ def test_a_notebook_goes_on_after_an_error_and_ends_after_three(tmp_path):
 def test_a_copy_has_its_own_share_and_no_outputs(monkeypatch, tmp_path):
     monkeypatch.setattr(gpu_check, "OUT", tmp_path)
     copy = gpu_check.copied("02", 0.1)
-    of_copy, here = ((root / "notebooks/grpo_kit/profile.py").read_text("utf-8") for root in (copy, gpu_check.ROOT))
+    of_copy, here = ((root / "notebooks/grpo_kit/machine/profile.py").read_text("utf-8") for root in (copy, gpu_check.ROOT))
     assert of_copy != here and of_copy.replace("utilization: float = 0.1", "utilization: float = 0.6") == here
     assert (copy / "data/tiny-model/model.safetensors").is_file() and not (copy / "notebooks/outputs").exists()
-    assert (gpu_check.copied("02") / "notebooks/grpo_kit/profile.py").read_text("utf-8") == here
+    assert (gpu_check.copied("02") / "notebooks/grpo_kit/machine/profile.py").read_text("utf-8") == here
 
 
 def test_before_and_after_come_from_the_completions(tmp_path):
@@ -226,7 +226,7 @@ def test_the_engines_part_on_a_small_shape(tmp_path):
     """All of it with the CPU's engine: what a GPU would change is the classes that Unsloth gives."""
     code = f"""if True:
         import json, sys
-        from grpo_kit import gpu_steps
+        from grpo_kit.workshop import gpu_steps
         kept = {{}}
         gpu_steps.make_shape(sys.argv[1], "cpu", {SMALL})
         gpu_steps.engine(sys.argv[1], kept.update, lengths={{24: 3}}, prompts=[2, 5])

@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from grpo_kit.instructions import INSTRUCTIONS, is_chinese, read_instructions, read_jsonl, split_rows, to_messages, write_jsonl
+from grpo_kit.data.instructions import (
+    INSTRUCTIONS, is_chinese, read_instructions, read_jsonl, split_rows, to_messages, write_jsonl,
+)
 
 NOTEBOOKS = Path(__file__).resolve().parents[1]
 ROW = {"instruction": "Why?", "output": "Because.\u2028So."}
@@ -63,7 +65,7 @@ def test_bad_sources(tmp_path):
 
 def test_huggingface(tmp_path):
     """In a new process: HF_ENDPOINT counts before the first import."""
-    code = "import json; from grpo_kit.instructions import read_instructions as r; print(json.dumps(r('huggingface')))"
+    code = "import json; from grpo_kit.data.instructions import read_instructions as r; print(json.dumps(r('huggingface')))"
     environment = os.environ | {"PYTHONPATH": str(NOTEBOOKS), "HF_HOME": str(tmp_path), "NO_PROXY": "127.0.0.1"}
     command = [sys.executable, "-c", code]
     with Hub({}, name="LooksJuicy/ruozhiba") as hub:

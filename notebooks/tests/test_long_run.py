@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from grpo_kit.long_run import JsonLog, NoLastCheckpoint, only_one, read_log, whole_checkpoint
+from grpo_kit.training.resume import JsonLog, NoLastCheckpoint, only_one, read_log, whole_checkpoint
 
 
 def checkpoint(folder, step, state):
@@ -68,7 +68,7 @@ def test_a_log_that_is_not_there_is_empty(tmp_path):
 
 
 def test_a_folder_is_held_by_one_process_and_freed_when_that_is_killed(tmp_path):
-    holder = "import sys, time\nfrom grpo_kit.long_run import only_one\nwith only_one(sys.argv[1]):\n print('held', flush=True)\n time.sleep(60)"
+    holder = "import sys, time\nfrom grpo_kit.training.resume import only_one\nwith only_one(sys.argv[1]):\n print('held', flush=True)\n time.sleep(60)"
     notebooks = Path(__file__).parents[1]  # where `import grpo_kit` finds it
     process = subprocess.Popen([sys.executable, "-c", holder, tmp_path], stdout=subprocess.PIPE, text=True, cwd=notebooks)
     try:

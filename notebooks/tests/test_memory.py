@@ -13,9 +13,9 @@ from bitsandbytes.functional import quantize_4bit
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from grpo_kit import memory
-from grpo_kit.memory import ON_CPU, ON_GPU, SPARE, batch_tokens, count_parameters, memory_plan, verdict
-from grpo_kit.profile import PROFILES
+from grpo_kit.machine import memory
+from grpo_kit.machine.memory import ON_CPU, ON_GPU, SPARE, batch_tokens, count_parameters, memory_plan, verdict
+from grpo_kit.machine.profile import PROFILES
 
 SHAPE = {"vocab_size": 96, "hidden_size": 32, "intermediate_size": 80, "num_hidden_layers": 3, "num_attention_heads": 4,
          "num_key_value_heads": 2}
@@ -102,9 +102,9 @@ def test_packed_rows_are_counted_as_the_cpu_engine_packs_them():
 
 
 def test_what_is_said_of_the_engines_stands_in_their_sources():
-    ours = source("grpo_kit", "cpu_engine.py")
+    ours = source("grpo_kit", "model/cpu_engine/trl_rollouts.py")
     assert f"PACK, BATCH = {ON_CPU.row}, 1024" in ours
-    assert '"VLLM_CPU_KVCACHE_SPACE") or "1"' in source("grpo_kit", "model.py") and ON_CPU.kv_space >= memory.GIB
+    assert '"VLLM_CPU_KVCACHE_SPACE") or "1"' in source("grpo_kit", "model/loader.py") and ON_CPU.kv_space >= memory.GIB
     rule = source("unsloth_zoo", "vllm_utils.py").partition('Version(vllm_version) < Version("0.11.0")')[2]
     rule = rule.partition("else:\n        # Standby")[2]
     tiers = re.findall(r"ten_percent >= ([\d.]+): standby_target_gpu_util = ([\d.]+)", rule)

@@ -13,7 +13,7 @@ import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from grpo_kit.sync import collapsed
+from grpo_kit.workshop.sync import collapsed
 
 NOTEBOOKS = Path(__file__).resolve().parents[1]
 FILES = sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
@@ -93,7 +93,6 @@ def test_each_fault_of_the_stored_form_is_found(cell, change, fault):
 DIFFERENT = {
     "FOLDER": "a notebook has no __file__, so it names the folder from where it stands",
 }
-BENCHMARKS = {"bench", "controls", "evidence", "gpu_check", "gpu_steps", "growth", "step_cost", "sync"}  # what make runs and no chapter teaches: their names are their own
 
 
 def definitions(source):
@@ -111,7 +110,7 @@ def definitions(source):
 
 def drifted(source):
     """The names that `source` and the kit define differently."""
-    taught = [file for file in (NOTEBOOKS / "grpo_kit").rglob("*.py") if file.stem not in BENCHMARKS]
+    taught = [file for file in (NOTEBOOKS / "grpo_kit").rglob("*.py") if "workshop" not in file.parts]
     kit = [pair for file in taught for pair in definitions(file.read_text("utf-8"))]
     shared = {name for name, _ in kit} - set(DIFFERENT)
     return [pair[0] for pair in definitions(source) if pair[0] in shared and pair not in kit]
@@ -208,12 +207,8 @@ def test_notebook(file, check):
     assert check(nbformat.read(file, 4) if check is faults else code(file)) == []
 
 
-def test_no_chapter_imports_a_benchmark():
-    assert not [file.name for file in FILES for name in BENCHMARKS if f"grpo_kit.{name}" in code(file)]
-
-
 def test_a_drifted_definition_is_found():
-    source = (NOTEBOOKS / "grpo_kit/rewards.py").read_text("utf-8")
+    source = (NOTEBOOKS / "grpo_kit/rewards/functions.py").read_text("utf-8")
     assert drifted(source) == drifted(re.sub(r'""".*?"""', '"""Other words."""  # and a comment', source, flags=re.S)) == []
     assert drifted(source.replace("2.0 *", "1.0 *")) == ["correctness_reward"]
     assert drifted("PROFILES = {}\nprofile = 1\nFOLDER = 2") == ["PROFILES"]
@@ -260,7 +255,7 @@ def test_another_name_for_the_same_thing_is_found():
 
 def test_every_chapter_opens_with_the_same_cell():
     cells = [next(cell.source for cell in nbformat.read(file, 4).cells if cell.cell_type == "code") for file in FILES[1:]]
-    assert len(set(cells)) <= 1 and all("grpo_kit.packages" in cell for cell in cells)
+    assert len(set(cells)) <= 1 and all("from grpo_kit.machine import" in cell for cell in cells)
 
 
 def test_the_install_cell_pins_what_requirements_txt_pins():

@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from grpo_kit import packages
+from grpo_kit.machine import packages
 
 PYTEST = importlib.metadata.version("pytest")
 

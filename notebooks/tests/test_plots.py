@@ -15,18 +15,9 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
 import grpo_kit
-from grpo_kit.evaluate import MEASURES, Evaluation
 from grpo_kit import plots
-from grpo_kit.plots import (
-    BLUE,
-    completions_table,
-    draw_tokens,
-    plot_bars,
-    plot_levels,
-    plot_parts,
-    plot_shares,
-    plot_training,
-)
+from grpo_kit.measure.score import MEASURES, Evaluation
+from grpo_kit.plots import BLUE, completions_table, draw_tokens, plot_bars, plot_levels, plot_parts, plot_shares, plot_training
 
 
 def log(step, **more):
@@ -141,7 +132,7 @@ def test_plots_load_neither_torch_nor_transformers():
 
 class TestLiveTable:
     def train(self, capsys, steps, every, max_steps=7):
-        from grpo_kit.progress import LiveTable
+        from grpo_kit.training.progress import LiveTable
 
         table = LiveTable(every)
         state = SimpleNamespace(global_step=0, max_steps=max_steps, is_world_process_zero=True)
@@ -172,7 +163,7 @@ class TestLiveTable:
         assert self.train(capsys, steps=7, every=7)[1].startswith("█" * 12 + " ")
 
     def test_a_trainer_calls_it_for_every_event(self, capsys):
-        from grpo_kit.progress import LiveTable
+        from grpo_kit.training.progress import LiveTable
         from transformers.trainer_callback import CallbackHandler, DefaultFlowCallback, TrainerControl, TrainerState
 
         state, control = TrainerState(max_steps=1, global_step=1), TrainerControl()
@@ -184,7 +175,7 @@ class TestLiveTable:
         assert "1/1" in capsys.readouterr().out
 
     def test_it_can_be_loaded_before_unsloth(self):
-        check = "import sys, grpo_kit.progress; assert not {'torch', 'transformers', 'unsloth'} & set(sys.modules)"
+        check = "import sys, grpo_kit.training.progress; assert not {'torch', 'transformers', 'unsloth'} & set(sys.modules)"
         subprocess.run([sys.executable, "-c", check], check=True, cwd=Path(grpo_kit.__file__).parents[1])
 
 
@@ -192,8 +183,8 @@ class TestShowSome:
     TEXT = "<reasoning>\n2 + 3 = 5\n</reasoning>\n<answer>\n5\n</answer>"
 
     def run(self, every, step, first=True):
-        from grpo_kit.evaluate import lenient_accuracy
-        from grpo_kit.progress import show_some
+        from grpo_kit.measure.score import lenient_accuracy
+        from grpo_kit.training.progress import show_some
 
         reward = show_some(lenient_accuracy, every)
         chats = [[{"role": "assistant", "content": self.TEXT}], [{"role": "assistant", "content": "6"}]]

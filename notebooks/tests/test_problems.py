@@ -6,8 +6,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from grpo_kit import problems
-from grpo_kit.answers import gold_answer
+from grpo_kit.data import problems
+from grpo_kit.data.problems import SEED, SIZES, is_held_out, n_steps
+from grpo_kit.data.scenes import SCENES
+from grpo_kit.rewards.answers import gold_answer
+from grpo_kit.workshop.problem_files import write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -47,7 +50,7 @@ def sentence_pattern(sentence):
 
 SENTENCES = [
     [(operation, sentence_pattern(sentence)) for operation in scene if operation != "unit" for sentence in scene[operation]]
-    for scene in problems.SCENES.values()
+    for scene in SCENES.values()
 ]
 
 
@@ -95,7 +98,7 @@ def check(row):
 
 @pytest.fixture(scope="module")
 def committed():
-    files = {split: (FOLDER / f"{split}.jsonl").read_text(encoding="utf-8") for split in problems.SIZES}
+    files = {split: (FOLDER / f"{split}.jsonl").read_text(encoding="utf-8") for split in SIZES}
     return {split: [json.loads(line) for line in text.split("\n")[:-1]] for split, text in files.items()}
 
 
@@ -109,14 +112,14 @@ def test_no_question_is_shared(committed):
     assert len(set(questions)) == len(questions)
 
 
-@pytest.mark.parametrize("split", problems.SIZES)
+@pytest.mark.parametrize("split", SIZES)
 def test_committed_rows_are_right(committed, split):
     for row in committed[split]:
         check(row)
 
 
 @settings(max_examples=25, deadline=None)
-@given(seed=st.integers(), split=st.sampled_from(list(problems.SIZES)))
+@given(seed=st.integers(), split=st.sampled_from(list(SIZES)))
 def test_rows_of_any_seed_are_right(seed, split):
     for row in problems.problems(split, 20, seed):
         check(row)
@@ -129,8 +132,8 @@ def test_held_out_templates_are_in_no_other_split(committed):
     held_out = {template(row["question"]) for row in committed["held_out"] + problems.problems("held_out", 300, 4)}
     assert len(held_out) >= 20 and len(seen) >= 100
     assert not held_out & seen
-    assert all(problems.is_held_out(order) for order in held_out)
-    assert not any(problems.is_held_out(order) for order in seen)
+    assert all(is_held_out(order) for order in held_out)
+    assert not any(is_held_out(order) for order in seen)
 
 
 def test_answers_have_commas_negatives_and_zeros(committed):
@@ -143,16 +146,16 @@ def test_answers_have_commas_negatives_and_zeros(committed):
 
 
 def test_committed_files_are_what_the_seed_writes(tmp_path):
-    problems.write(tmp_path)
+    write(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["held_out.jsonl", "test.jsonl", "train.jsonl"]
     for path in tmp_path.iterdir():
-        assert path.read_bytes() == (FOLDER / path.name).read_bytes(), "run python -m grpo_kit.problems"
+        assert path.read_bytes() == (FOLDER / path.name).read_bytes(), "run python -m grpo_kit.workshop.problem_files"
 
 
 def test_another_seed_gives_other_rows(committed):
-    for split in problems.SIZES:
+    for split in SIZES:
         ours = {row["question"] for row in committed[split]}
-        theirs = {row["question"] for row in problems.problems(split, 200, problems.SEED + 1)}
+        theirs = {row["question"] for row in problems.problems(split, 200, SEED + 1)}
         assert len(theirs & ours) < 20
 
 
@@ -172,7 +175,7 @@ def test_datasheet_counts(committed):
     readme = (FOLDER.parent / "README.md").read_text(encoding="utf-8")
     for split, rows in committed.items():
         golds = [row["answer"].rpartition("#### ")[2] for row in rows]
-        steps = Counter(problems.n_steps(row) for row in rows)
+        steps = Counter(n_steps(row) for row in rows)
         counts = [len(rows), len({template(row["question"]) for row in rows}), *(steps[n] for n in (1, 2, 3, 4)),
                   sum("," in gold for gold in golds), sum("-" in gold for gold in golds), golds.count("0")]
         assert f"| {split} | {' | '.join(f'{count:,}' for count in counts)} |" in readme

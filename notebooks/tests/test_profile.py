@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from grpo_kit.profile import GPU, PROFILES, choose_profile
+from grpo_kit.machine.profile import GPU, PROFILES, choose_profile
 
 VARIABLES = ["UNSLOTH_VLLM_STANDBY", "UNSLOTH_VLLM_NO_FLASHINFER", "VLLM_LOGGING_LEVEL"]
 CARDS = {  # bytes of the first card, its compute capability
@@ -112,6 +112,6 @@ def test_no_notebook_sets_what_the_profile_sets():
 @pytest.mark.parametrize("value, says", [("0", "'0'"), ("0.5", "'0.5'"), ("much", "'much'"), ("-2", "'-2'")])
 def test_a_cache_that_the_cpu_engine_cannot_have_is_named_before_it_starts(value, says):
     environment = os.environ | {"VLLM_CPU_KVCACHE_SPACE": value, "PYTHONPATH": str(Path(__file__).parents[1]), "UNSLOTH_FORCE_CPU": "1"}
-    done = subprocess.run([sys.executable, "-c", "import grpo_kit.model"], env=environment, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", "import grpo_kit.model.loader"], env=environment, capture_output=True, text=True)
     last = done.stderr.strip().splitlines()[-1]
     assert last == f"ValueError: VLLM_CPU_KVCACHE_SPACE={says} is no whole number of GiB, 1 or more: unset it, or set one."

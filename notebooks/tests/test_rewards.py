@@ -10,17 +10,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from grpo_kit.answers import TAGS, gold_answer
-from grpo_kit.classic_rewards import (
-    containment_reward_func,
-    correctness_reward_func,
-    extract_hash_answer,
-    int_reward_func,
-    soft_format_reward_func,
-    strict_format_reward_func,
-    xmlcount_reward_func,
+from grpo_kit.rewards.answers import TAGS, gold_answer
+from grpo_kit.rewards.classic import (
+    containment_reward_func, correctness_reward_func, extract_hash_answer, int_reward_func, soft_format_reward_func,
+    strict_format_reward_func, xmlcount_reward_func,
 )
-from grpo_kit.rewards import correctness_reward, format_reward, integer_reward, tag_reward, zero_truncated
+from grpo_kit.rewards.functions import correctness_reward, format_reward, integer_reward, tag_reward, zero_truncated
 
 GSM8K = Path(__file__).resolve().parents[3] / "shared" / "gsm8k"
 needs_gsm8k = pytest.mark.skipif(
@@ -372,6 +367,6 @@ def test_200_000_characters_take_less_than_50_ms(function, piece):
 
 def test_the_rewards_import_no_heavy_package():
     code = "import sys, grpo_kit.rewards; print({'torch', 'unsloth', 'vllm', 'trl', 'numpy'} & set(sys.modules))"
-    notebooks = Path(inspect.getfile(correctness_reward)).parents[1]
+    notebooks = Path(inspect.getfile(correctness_reward)).parents[2]
     result = subprocess.run([sys.executable, "-c", code], cwd=notebooks, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "set()"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import conftest
 import pytest
-from grpo_kit import packages
+from grpo_kit.machine import packages
 
 ROOT = Path(__file__).resolve().parents[2]
 GPU_ONLY = {"torchvision", "triton", "xformers", "vllm-bnb-plugin"}
@@ -265,7 +265,7 @@ def test_make_alone_lists_the_targets():
 
 
 def test_training_preloads_tcmalloc_only_where_it_is():
-    assert "LD_PRELOAD=/lib/tc.so .venv/bin/python -m grpo_kit.bench" in make("-n", "bench", "TCMALLOC=/lib/tc.so").stdout
+    assert "LD_PRELOAD=/lib/tc.so .venv/bin/python -m grpo_kit.workshop.bench" in make("-n", "bench", "TCMALLOC=/lib/tc.so").stdout
     assert "LD_PRELOAD" not in make("-n", "bench", "TCMALLOC=").stdout
 
 

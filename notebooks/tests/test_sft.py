@@ -6,8 +6,9 @@ import pytest
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from grpo_kit.problems import FOLDER
-from grpo_kit.sft import LossTable, answer_all, completion_loss, encode, loss_curves
+from grpo_kit.data.problems import FOLDER
+from grpo_kit.sft.measures import answer_all, completion_loss, encode
+from grpo_kit.sft.progress import LossTable, loss_curves
 
 ROWS = [
     {"instruction": "Name a colour.", "output": "Blue."},

@@ -6,24 +6,25 @@ from pathlib import Path
 
 import pytest
 
-from grpo_kit import problems
-from grpo_kit.profile import PROFILES
+from grpo_kit.data import problems
+from grpo_kit.data.problems import FOLDER, SEED
+from grpo_kit.machine.profile import PROFILES
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL, ADAPTER = ROOT / "data" / "tiny-model", ROOT / "grpo_saved_lora"
-OTHER_SEED = problems.SEED + 1
+OTHER_SEED = SEED + 1
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     """{split: (before, after)} on problems of another seed, none of which the repository holds."""
     from grpo_kit import FastLanguageModel
-    from grpo_kit.data import make_dataset
-    from grpo_kit.evaluate import evaluate
+    from grpo_kit.data.rows import make_dataset
+    from grpo_kit.measure.ask import evaluate
     from vllm import SamplingParams
 
     folder = tmp_path_factory.mktemp("problems")
-    known = {json.loads(line)["question"] for path in problems.FOLDER.glob("*.jsonl") for line in path.open()}
+    known = {json.loads(line)["question"] for path in FOLDER.glob("*.jsonl") for line in path.open()}
     for split, count in {"test": 400, "held_out": 200}.items():
         rows = problems.problems(split, count, OTHER_SEED, avoid=known)
         (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -54,7 +55,7 @@ def test_the_model_is_right_more_often_when_it_writes_steps(results):
 
 
 def test_the_adapter_gains_on_problems_of_another_seed(results):
-    from grpo_kit.evaluate import paired_test
+    from grpo_kit.measure.statistics import paired_test
 
     before, after = results["test"]
     assert share(after, "layout") >= 95
@@ -64,7 +65,7 @@ def test_the_adapter_gains_on_problems_of_another_seed(results):
 
 
 def test_the_adapter_gains_on_templates_never_trained_on(results):
-    from grpo_kit.evaluate import paired_test
+    from grpo_kit.measure.statistics import paired_test
 
     before, after = results["held_out"]
     assert share(after, "lenient") > share(before, "lenient")
@@ -82,8 +83,8 @@ def test_the_files_are_small_and_whole():
 def test_without_an_engine_the_greedy_answers_are_the_same():
     import torch
     from grpo_kit import FastLanguageModel
-    from grpo_kit.data import make_dataset
-    from grpo_kit.evaluate import evaluate, evaluate_with_generate
+    from grpo_kit.data.rows import make_dataset
+    from grpo_kit.measure.ask import evaluate, evaluate_with_generate
     from transformers import AutoModelForCausalLM
     from vllm import SamplingParams
 

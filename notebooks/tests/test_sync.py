@@ -7,7 +7,7 @@ import sys
 import nbformat
 import pytest
 
-from grpo_kit import sync
+from grpo_kit.workshop import sync
 
 CELLS = [cell for cell in nbformat.read(sync.NOTEBOOK, 4).cells if cell.cell_type == "code"]
 VISIBLE = [cell for cell in CELLS if not sync.collapsed(cell)]
@@ -62,10 +62,10 @@ def test_the_packages_are_installed_before_anything_imports_them():
 
 
 def test_a_name_that_the_notebook_would_not_have_is_found():
-    with pytest.raises(ValueError, match="grpo_kit.answers.parse_number reads ONE_NUMBER, WRAPPERS: add it"):
-        sync.generate(before=[], after=[("grpo_kit.answers", "parse_number")], shown=[])
+    with pytest.raises(ValueError, match="grpo_kit.rewards.answers.parse_number reads ONE_NUMBER, WRAPPERS: add it"):
+        sync.generate(before=[], after=[("grpo_kit.rewards.answers", "parse_number")], shown=[])
     with pytest.raises(KeyError, match="no_such_name"):
-        sync.generate(after=[("grpo_kit.answers", "no_such_name")])
+        sync.generate(after=[("grpo_kit.rewards.answers", "no_such_name")])
 
 
 def test_a_definition_comes_with_its_comments_and_its_decorators():
@@ -76,7 +76,7 @@ def test_a_definition_comes_with_its_comments_and_its_decorators():
 
 
 def test_imports_are_those_needed_merged_and_sorted():
-    source = "import a.b\nimport c as d, e\nfrom f import x, y as z, unused\nfrom grpo_kit.answers import TAGS\nfrom .near import far"
+    source = "import a.b\nimport c as d, e\nfrom f import x, y as z, unused\nfrom grpo_kit.rewards.answers import TAGS\nfrom .near import far"
     found = sync.imports(source, {"a", "d", "x", "z", "TAGS", "far"}) | sync.imports("from f import w", {"w"})
     assert sync.import_lines(found) == ["import a.b", "import c as d", "from f import w, x, y as z"]
 

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from grpo_kit import threads
+from grpo_kit.machine import threads
 
 NOTEBOOKS = Path(__file__).resolve().parents[1]
 TORCH_FIRST = "import torch, warnings; warnings.simplefilter('error'); import grpo_kit"

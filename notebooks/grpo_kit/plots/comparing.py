@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from grpo_kit.plots.style import BLUE, GREY, STYLE
+from .style import BLUE, GREY, STYLE
 
 
 MODELS = {"base": GREY, "adapter": BLUE}

@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from grpo_kit.plots.style import BLUE, STYLE
+from .style import BLUE, STYLE
 
 
 def plot_training(log_history):

@@ -3,7 +3,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 
-from grpo_kit.plots.style import BLUE, GREY, STYLE
+from .style import BLUE, GREY, STYLE
 
 
 PALETTE = [BLUE, "#009e73", "#bfe3d8", "#9a9a9a", "#cc79a7", "#e69f00", "#d55e00", "#56b4e9"]

@@ -1,0 +1,92 @@
+"""Every question of a set, asked of a model: through an engine, or through transformers' own `generate`."""
+
+import copy
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+
+from grpo_kit.rewards.answers import parse_number
+from grpo_kit.rewards.functions import correctness_reward, format_reward
+from .score import Evaluation, lenient_accuracy
+
+
+def own_seeds(sampling_params, count):
+    """`count` copies of `sampling_params` with the seeds seed, seed + 1, …; without a seed, as they are.
+
+    With one seed for all, one random number would draw the first token of every completion: all of
+    them together would blurt or think, and a share over many questions would be worth one question.
+    """
+    copies = [copy.copy(sampling_params) for _ in range(count)]
+    if sampling_params.seed is not None:
+        for number, params in enumerate(copies):
+            params.seed = sampling_params.seed + number
+    return copies
+
+
+def evaluate(model, dataset, tokenizer, sampling_params, lora_request=None):
+    """Ask `model` every question of `dataset` once and score the first sample: an `Evaluation`.
+
+    `dataset` has the columns `prompt` (chat messages) and `answer` (normalised gold). As in
+    Unsloth, `lora_request=None` asks the base model, `model.load_lora(dir)` the trained one.
+    Raises ValueError for a gold answer that is not a number.
+    """
+    golds = [str(gold) for gold in dataset["answer"]]
+    if not golds or None in map(parse_number, golds):
+        raise ValueError("Every question needs a number as its gold: look at dataset['answer'].")
+    # vLLM tokenizes these strings itself: right for tokenizers that add no BOS token, as Qwen's.
+    template = tokenizer.apply_chat_template
+    prompts = [template(row, tokenize=False, add_generation_prompt=True) for row in dataset["prompt"]]
+    params = own_seeds(sampling_params, len(prompts))
+    requests = model.fast_generate(prompts, sampling_params=params, lora_request=lora_request, use_tqdm=False)
+    outputs = [request.outputs[0] for request in requests]
+    texts = [output.text for output in outputs]
+    rows = {
+        "prompt": prompts,
+        "text": texts,
+        "layout": np.array(format_reward(texts)) > 0,
+        "strict": np.array(correctness_reward(texts, golds)) > 0,
+        "lenient": np.array(lenient_accuracy(texts, golds)) > 0,
+        "truncated": [output.finish_reason == "length" for output in outputs],
+        "length": [len(output.token_ids) for output in outputs],
+    }
+    return Evaluation(pd.DataFrame(rows))
+
+
+def evaluate_with_generate(model, dataset, tokenizer, max_new_tokens, temperature=1.0, seed=3407, batch_size=100):
+    """`evaluate` for a policy that no engine serves, through transformers' own `generate`: an `Evaluation`.
+
+    `model` is asked as it stands, with its adapter if it has one. Greedy with `temperature=0`; else one random stream,
+    seeded with `seed`, draws a whole batch of `batch_size` prompts, padded on the left. The caller's random state, the
+    model's mode and the tokenizer's padding side are left as they were. Raises ValueError like `evaluate`.
+    """
+    import torch  # here, so that reading an evaluation stays light
+
+    # Said in full, because a model's own generation_config may ask for less (Qwen's does).
+    sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {"do_sample": False}
+    sampling["repetition_penalty"] = 1.0
+    end = model.generation_config.eos_token_id
+    ends = set(end if isinstance(end, list) else [end])
+
+    def fast_generate(prompts, **ignored):
+        outputs = []
+        for start in range(0, len(prompts), batch_size):
+            batch = tokenizer(prompts[start : start + batch_size], padding=True, add_special_tokens=False, return_tensors="pt")
+            tokens = model.generate(**batch.to(model.device), max_new_tokens=max_new_tokens, **sampling)
+            for row in tokens[:, batch["input_ids"].shape[1] :].tolist():
+                length = next((place for place, token in enumerate(row, start=1) if token in ends), None)
+                text = tokenizer.decode(row[:length], skip_special_tokens=True)
+                reason = "stop" if length else "length"
+                outputs.append(SimpleNamespace(text=text, token_ids=row[:length], finish_reason=reason))
+        return [SimpleNamespace(outputs=[output]) for output in outputs]
+
+    mode, side = model.training, tokenizer.padding_side
+    model.eval()
+    tokenizer.padding_side = "left"
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return evaluate(SimpleNamespace(fast_generate=fast_generate), dataset, tokenizer, SimpleNamespace(seed=None))
+    finally:
+        model.train(mode)
+        tokenizer.padding_side = side

@@ -1,0 +1,4 @@
+"""What to load (chapters 02 and 03): `loader` has `FastLanguageModel`, and `cpu_engine` is vLLM for a machine without a GPU.
+
+`from grpo_kit import FastLanguageModel` is the way in.
+"""

@@ -1,0 +1,7 @@
+"""What pays (chapter 04): `answers` reads a number from a text, `functions` are what a trainer takes, `classic` a lesson.
+
+Standard library only: importing it loads neither torch, unsloth nor vllm.
+"""
+
+from .answers import TAGS, last_number, parse_number
+from .functions import completion_text, correctness_reward, format_reward, integer_reward, tag_reward, zero_truncated
