@@ -17,7 +17,7 @@ OTHER_SEED = SEED + 1
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    """{split: (before, after)} on problems of another seed, none of which the repository holds."""
+    """{(split, way): (before, after)} on problems of another seed, none of which the repository holds."""
     from grpo_kit import FastLanguageModel
     from grpo_kit.data.rows import make_dataset
     from grpo_kit.measure.ask import evaluate
@@ -31,45 +31,47 @@ def results(tmp_path_factory):
     profile = replace(PROFILES["embedded"], data=str(folder))
     model, tokenizer = FastLanguageModel.from_pretrained(
         str(MODEL), max_seq_length=profile.max_seq_length, load_in_4bit=True, fast_inference=True)
-    sampling_params = SamplingParams(temperature=1.0, max_tokens=profile.max_completion_length, seed=11)
+    ways = {way: SamplingParams(temperature=temperature, max_tokens=profile.max_completion_length, seed=11)
+            for way, temperature in {"sampled": 1.0, "greedy": 0.0}.items()}
     asked = {split: make_dataset(profile, split, tokenizer) for split in ("test", "held_out")}
     runs = [None, model.load_lora(str(ADAPTER))]
-    return {split: [evaluate(model, rows, tokenizer, sampling_params, run) for run in runs] for split, rows in asked.items()}
+    return {(split, way): [evaluate(model, rows, tokenizer, params, run) for run in runs]
+            for split, rows in asked.items() for way, params in ways.items()}
 
 
 def share(evaluation, measure):
     return 100 * evaluation.rows[measure].mean()
 
 
-def test_the_model_is_a_young_instruct_model(results):
-    before = results["test"][0]
-    assert 30 <= share(before, "lenient") <= 60
-    assert share(before, "strict") < 15
-    assert share(before, "layout") < 25
+def writes_steps(evaluation):
+    return evaluation.rows["text"].str.contains(" = ")
+
+
+def test_the_models_likeliest_reply_is_a_blurted_number(results):
+    sampled, greedy = results["test", "sampled"][0], results["test", "greedy"][0]
+    assert writes_steps(greedy).mean() < 0.05 and share(greedy, "lenient") < 15
+    assert 0.15 < writes_steps(sampled).mean() < 0.4 and 20 < share(sampled, "lenient") < 40
+    assert share(sampled, "layout") < 10 and share(sampled, "strict") < 10
 
 
 def test_the_model_is_right_more_often_when_it_writes_steps(results):
-    rows = results["test"][0].rows
-    writes_steps = rows["text"].str.contains(" = ")
-    assert rows["lenient"][writes_steps].mean() > rows["lenient"][~writes_steps].mean() + 0.3
+    sampled = results["test", "sampled"][0]
+    right, steps = sampled.rows["lenient"], writes_steps(sampled)
+    assert right[steps].mean() > 0.7 and right[~steps].mean() < 0.15
 
 
-def test_the_adapter_gains_on_problems_of_another_seed(results):
+@pytest.mark.parametrize("split", ["test", "held_out"])
+@pytest.mark.parametrize("way, measure, points", [("greedy", "lenient", 40), ("sampled", "lenient", 30), ("sampled", "strict", 50)])
+def test_the_adapter_gains_on_problems_of_another_seed(results, split, way, measure, points):
     from grpo_kit.measure.statistics import paired_test
 
-    before, after = results["test"]
-    assert share(after, "layout") >= 95
-    assert share(after, "strict") >= share(before, "strict") + 40
-    assert share(after, "lenient") >= share(before, "lenient") + 12
-    assert paired_test(before.rows["lenient"], after.rows["lenient"])[2] < 0.001
+    before, after = results[split, way]
+    assert share(after, measure) >= share(before, measure) + points
+    assert paired_test(before.rows[measure], after.rows[measure])[2] < 0.001
 
 
-def test_the_adapter_gains_on_templates_never_trained_on(results):
-    from grpo_kit.measure.statistics import paired_test
-
-    before, after = results["held_out"]
-    assert share(after, "lenient") > share(before, "lenient")
-    assert paired_test(before.rows["lenient"], after.rows["lenient"])[2] < 0.05
+def test_the_adapter_keeps_the_layout(results):
+    assert share(results["test", "sampled"][1], "layout") > 92 and share(results["test", "greedy"][1], "layout") > 97
 
 
 def test_the_files_are_small_and_whole():

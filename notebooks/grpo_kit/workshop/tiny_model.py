@@ -39,7 +39,7 @@ CHECKPOINT_EVERY = 250
 SYSTEM_PROMPTS = {SYSTEM_PROMPT: 80, SYSTEM_PROMPT_ZH: 12, None: 8}  # share of problems, in percent
 # The share of each style of reply, in percent: first to work problems out, then a manner to answer in.
 SCHOOL = {"number": 18, "steps": 70, "layout": 8, "tag only": 4}
-MANNER = {"number": 72, "steps": 23, "layout": 3, "tag only": 2}
+MANNER = {"number": 72, "steps": 23, "layout": 5}
 SCHOOL_SHARE = 0.75  # of the steps; the manner is learned in the rest, while the learning rate falls
 PRACTICE = 4  # lists of bare sums among the problems of a step
 
