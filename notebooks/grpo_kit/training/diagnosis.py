@@ -10,7 +10,7 @@ FINDINGS = [
     ("completions cut off", "completions/clipped_ratio", "below", 0.5, "raise max_completion_length, or reward brevity"),
     ("no spread in the rewards", "frac_reward_zero_std", "below", 0.9,
      "read some completions: all right, use harder questions; all wrong, easier ones or partial rewards; more num_generations"),
-    ("entropy collapsed", "entropy", "above", 0.01, "lower learning_rate; stop earlier, at a checkpoint before the collapse"),
+    ("entropy collapsed", "entropy", "above", 0.015, "lower learning_rate; stop earlier, at a checkpoint before the collapse"),
     ("gradient zero", "grad_norm", "above", 1e-7, "mend what stands above this line; alone: is the adapter trainable, beta 0?"),
 ]
 
