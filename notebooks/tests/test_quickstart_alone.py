@@ -28,7 +28,7 @@ ENDS = {  # machine: its card's bytes, its environment, and the profile or the e
     "T4": (15.8e9, {}, "16gb"),
     "ModelScope": (25.3e9, {"GRPO_DATA": "modelscope", "GRPO_MODEL": "", "GRPO_PROFILE": ""}, "24gb"),
     "another plugin": (85e9, {"OTHER": "vllm-bnb-plugin"}, "80gb"),
-    "small card": (8e9, {}, "RuntimeError: This GPU has 8 GB"),
+    "small card": (4e9, {}, "RuntimeError: This GPU has 4 GB"),
     "unknown profile": (15.8e9, {"GRPO_PROFILE": "big"}, "ValueError: GRPO_PROFILE='big' is unknown; the profiles are "),
     "old driver": (0, {}, "Stop: PyTorch sees no CUDA GPU here"),
     "no such data": (15.8e9, {"GRPO_DATA": "/nonexistent"}, "ValueError: GRPO_DATA='/nonexistent' is neither a folder nor one "),
