@@ -93,10 +93,10 @@ def test_without_an_engine_the_greedy_answers_are_the_same():
     model, tokenizer = FastLanguageModel.from_pretrained(
         str(MODEL), max_seq_length=384, load_in_4bit=False, fast_inference=True)
     asked = make_dataset(PROFILES["embedded"], "test", tokenizer).select(range(40))
-    engine = evaluate(model, asked, tokenizer, SamplingParams(temperature=0, max_tokens=48))
+    engine = evaluate(model, asked, tokenizer, SamplingParams(temperature=0, max_tokens=8))
     plain = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32).train()
     side, state = tokenizer.padding_side, torch.random.get_rng_state()
-    answers = evaluate_with_generate(plain, asked, tokenizer, max_new_tokens=48, temperature=0, batch_size=16)
+    answers = evaluate_with_generate(plain, asked, tokenizer, max_new_tokens=8, temperature=0, batch_size=16)
     same = ["prompt", "truncated", "length", "lenient"]
     assert answers.rows[same].equals(engine.rows[same]) and set(answers.rows["truncated"]) == {True, False}
     whole = ~answers.rows["truncated"]
