@@ -103,6 +103,13 @@ def test_an_unknown_value_is_named(on, monkeypatch, name, value, complaint):
         choose_profile()
 
 
+def test_a_folder_of_problems_needs_no_held_out_ones(on, monkeypatch, tmp_path):
+    on("no GPU")
+    assert choose_profile().splits == ("test", "held_out")
+    monkeypatch.setenv("GRPO_DATA", str(tmp_path))
+    assert choose_profile().splits == ("test",)
+
+
 def test_no_notebook_sets_what_the_profile_sets():
     notebooks = Path(__file__).parents[1].glob("*.ipynb")
     kept = {"00_quickstart.ipynb"}  # which stands alone, and has the profile in its cells

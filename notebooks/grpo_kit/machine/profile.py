@@ -98,4 +98,5 @@ def choose_profile(**changes) -> Profile:
     if data not in SOURCES and not Path(data).expanduser().is_dir():
         raise ValueError(f"GRPO_DATA={data!r} is neither a folder nor one of {', '.join(SOURCES)}.")
     model = os.environ.get("GRPO_MODEL") or profile.model
-    return prepared(replace(profile, reason=reason, model=model, data=data), capability, changes)
+    splits = profile.splits if data == profile.data else ("test",)  # only the repository's problems have held-out ones
+    return prepared(replace(profile, reason=reason, model=model, data=data, splits=splits), capability, changes)
