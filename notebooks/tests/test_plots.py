@@ -274,4 +274,4 @@ class TestBaseAndAdapter:
         formats = pd.DataFrame({"MB": [3.4, 7.4], "strict": [70, 69], "low": [65, 64], "high": [75, 74], "nats": [np.nan, 0.05]},
                                index=["4-bit", "GGUF f16"])
         figure = plots.plot_formats(formats)
-        assert [[text.get_text().strip() for text in axis.texts] for axis in figure.axes] == [["3.4", "7.4"], [], ["0.0500"]]
+        assert [[text.get_text().strip() for text in axis.texts] for axis in figure.axes] == [["3.4", "7.4"], [], ["50.00"]]

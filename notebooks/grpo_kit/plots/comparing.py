@@ -138,11 +138,11 @@ def plot_formats(formats):
         for place, form in enumerate(formats.itertuples()):
             color = BLUE if form.Index.startswith("GGUF") else GREY
             axes[1].errorbar(form.strict, place, xerr=[[form.strict - form.low], [form.high - form.strict]], fmt="o", color=color, capsize=3)
-            for axis, number, text in [(axes[0], form.MB, f" {form.MB:,.1f}"), (axes[2], form.nats, f" {form.nats:.4f}")]:
+            for axis, number, text in [(axes[0], form.MB, f" {form.MB:,.1f}"), (axes[2], 1000 * form.nats, f" {1000 * form.nats:.2f}")]:
                 if number == number:  # not NaN
                     axis.barh(place, number, color=color, height=0.6)
                     axis.text(number, place, text, va="center", color=color)
-        for axis, title in zip(axes, ["size, MB", "strict, %, 95 % interval", "extra surprise, nats a token"]):
+        for axis, title in zip(axes, ["size, MB", "strict, %, 95 % interval", "extra surprise, 0.001 nats a token"]):
             axis.set(title=title, xlim=(0, 100 if axis is axes[1] else 1.35 * axis.get_xlim()[1]))
             axis.grid(axis="y", visible=False)
         axes[0].set_yticks(range(len(formats)), formats.index)
