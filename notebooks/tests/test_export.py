@@ -4,6 +4,7 @@ The embedded model is exported once, for all tests that look into the files; the
 """
 
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -11,12 +12,13 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from types import MethodType
 
 import pytest
 
 from grpo_kit.data.rows import SYSTEM_PROMPT
 from grpo_kit.export import llama_build, merge
-from grpo_kit.export.gguf import GGUF_METHODS, GGUFModel, save_gguf, tensor_types
+from grpo_kit.export.gguf import GGUF_METHODS, GGUFModel, complete_tokenizer, save_gguf, tensor_types
 from grpo_kit.export.merge import check_adapter, new_export
 from grpo_kit.export.ollama import modelfile
 
@@ -88,6 +90,35 @@ def test_without_the_completed_tokenizer_the_tokens_would_differ(loaded, prompts
     file = save_gguf(*loaded, tmp_path, ["f16"])["f16"]
     with GGUFModel(file, 384) as gguf:
         assert all(gguf.tokenize(prompt) != loaded[1](prompt, add_special_tokens=False).input_ids for prompt in prompts)
+
+
+def unsloths_wrapper(tokenizer):
+    """What Unsloth does to a tokenizer on a GPU when it loads it and again in each export (its module needs triton)."""
+
+    def unsloth_tokenizer_save_pretrained(self, folder, **options):
+        return self.original_save_pretrained(folder, **options)
+
+    if tokenizer.save_pretrained.__name__ != "unsloth_tokenizer_save_pretrained":
+        tokenizer.original_save_pretrained = tokenizer.save_pretrained
+        tokenizer.save_pretrained = MethodType(unsloth_tokenizer_save_pretrained, tokenizer)
+
+
+@pytest.mark.parametrize("wrapped_first", [False, True])
+def test_a_tokenizer_that_unsloth_wraps_is_completed_and_left_as_it_was(tmp_path, wrapped_first):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(BASE)
+    for round_ in range(2):
+        if wrapped_first:
+            unsloths_wrapper(tokenizer)
+        before = tokenizer.save_pretrained
+        with complete_tokenizer(tokenizer):
+            unsloths_wrapper(tokenizer)
+            tokenizer.save_pretrained(tmp_path / f"inside {round_}")
+        tokenizer.save_pretrained(tmp_path / f"after {round_}")
+        inside, after = (json.loads((tmp_path / f"{when} {round_}/tokenizer_config.json").read_text("utf-8")) for when in ("inside", "after"))
+        assert "added_tokens_decoder" in inside and "add_bos_token" in inside and "add_bos_token" not in after
+        assert (tmp_path / f"inside {round_}/tokenizer.model").is_file() and tokenizer.save_pretrained == before
 
 
 def test_gguf_dump_shows_types_template_and_token_ids(files, loaded):

@@ -36,7 +36,9 @@ def complete_tokenizer(tokenizer):
     order, without `added_tokens_decoder` the tags are plain text or invisible, without `add_bos_token` llama.cpp puts
     a token before each prompt: the file loads, and is wrong. Unsloth does the like on a GPU.
     """
-    plain, model = tokenizer.save_pretrained, Path(tokenizer.name_or_path, "tokenizer.model")
+    wrapped = tokenizer.save_pretrained.__name__ == "unsloth_tokenizer_save_pretrained"  # on a GPU: around the original, which it calls
+    name = "original_save_pretrained" if wrapped else "save_pretrained"
+    plain, model = getattr(tokenizer, name), Path(tokenizer.name_or_path, "tokenizer.model")
     fields = ("content", "single_word", "lstrip", "rstrip", "normalized", "special")
 
     def save_pretrained(folder, *arguments, **options):
@@ -53,11 +55,11 @@ def complete_tokenizer(tokenizer):
     if not model.is_file():  # not made by SentencePiece: nothing is left out
         yield
         return
-    tokenizer.save_pretrained = save_pretrained
+    setattr(tokenizer, name, save_pretrained)
     try:
         yield
     finally:
-        tokenizer.save_pretrained = plain
+        setattr(tokenizer, name, plain)
 
 
 class ShortPaths(io.TextIOBase):

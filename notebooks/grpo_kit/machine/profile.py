@@ -7,6 +7,7 @@ changes any other field.
 """
 
 import importlib.util
+import logging
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -75,6 +76,8 @@ def prepared(profile, capability, changes):
         "VLLM_LOGGING_LEVEL": "ERROR",  # its start alone would fill a screen
     }.items():
         os.environ.setdefault(variable, value)
+    # Under this name Unsloth says, on a GPU, which files of a tokenizer it has completed: at every checkpoint, amid a table.
+    logging.getLogger("transformers.models.llama.modeling_llama").setLevel(logging.ERROR)
     return profile
 
 

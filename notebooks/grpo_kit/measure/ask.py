@@ -80,13 +80,14 @@ def evaluate_with_generate(model, dataset, tokenizer, max_new_tokens, temperatur
                 outputs.append(SimpleNamespace(text=text, token_ids=row[:length], finish_reason=reason))
         return [SimpleNamespace(outputs=[output]) for output in outputs]
 
-    mode, side = model.training, tokenizer.padding_side
+    mode, side, limit = model.training, tokenizer.padding_side, model.generation_config.max_length
     model.eval()
     tokenizer.padding_side = "left"
+    model.generation_config.max_length = None  # Unsloth sets one on a GPU, and each batch would print that ours comes first
     try:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             return evaluate(SimpleNamespace(fast_generate=fast_generate), dataset, tokenizer, SimpleNamespace(seed=None))
     finally:
         model.train(mode)
-        tokenizer.padding_side = side
+        tokenizer.padding_side, model.generation_config.max_length = side, limit

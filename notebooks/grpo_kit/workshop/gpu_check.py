@@ -73,7 +73,7 @@ def copied(name, share=None):
             shutil.copy(ROOT / item, target)
     if share:
         file = target / "notebooks/grpo_kit/machine/profile.py"
-        text, changed = re.subn(r"(gpu_memory_utilization: float = )[\d.]+", rf"\g<1>{share}", file.read_text("utf-8"))
+        text, changed = re.subn(r'(name="embedded", )', rf"\g<1>gpu_memory_utilization={share}, ", file.read_text("utf-8"))
         assert changed == 1
         file.write_text(text, "utf-8")
     return target
