@@ -64,7 +64,7 @@ def test_an_unknown_reward_is_refused():
 
 def test_the_coin_comes_from_the_seed_and_not_from_the_text():
     def tossed(seed, text):
-        [coin] = controls.rewards_for("random", seed, [0])
+        [coin], _ = controls.rewards_for("random", seed, [0])
         return [reward for _ in range(4) for reward in coin(completions=[text] * 50, completion_ids=[[7]] * 50)]
 
     assert tossed(1, "right") == tossed(1, "") != tossed(2, "right")
@@ -73,9 +73,16 @@ def test_the_coin_comes_from_the_seed_and_not_from_the_text():
 
 def test_the_layout_reward_pays_a_wrong_answer_as_a_right_one():
     text = "<reasoning>\n1 + 1 = 2\n</reasoning>\n<answer>\n2\n</answer>"
-    paid = {gold: {reward: sum(function(completions=[text], completion_ids=[[0]], answer=[gold])[0]
-                               for function in controls.rewards_for(reward, 1, [0])) for reward in ("full", "layout")} for gold in "23"}
-    assert paid == {"2": {"full": 3.0, "layout": 1.0}, "3": {"full": 1.0, "layout": 1.0}}
+
+    def paid(reward, gold, text=text):
+        functions, weights = controls.rewards_for(reward, 1, [0])
+        earned = [function(completions=[text], answer=[gold], completion_ids=[[7, 0]])[0] for function in functions]
+        return sum(weight * one for weight, one in zip(weights, earned, strict=True))
+
+    assert {reward: (paid(reward, "2"), paid(reward, "3")) for reward in ("full", "even", "layout")} == {
+        "full": (3.5, 1.5), "even": (3.0, 1.0), "layout": (1.5, 1.5)}
+    opened_late = text.removeprefix("<reasoning>\n")
+    assert paid("full", "2", opened_late) == paid("even", "2", opened_late) == 2.4375
 
 
 def test_the_settings_are_the_quickstarts():
@@ -83,6 +90,7 @@ def test_the_settings_are_the_quickstarts():
     settings = controls.quickstart_settings(profile)
     assert settings["learning_rate"] == profile.learning_rate and settings["max_steps"] == profile.max_steps
     assert settings["num_generations"] == profile.num_generations and settings["seed"] == controls.SEED
+    assert settings["reward_weights"] == [*controls.rewards_for("full", 1, [0])[1], 0.0]
 
 
 def test_another_model_has_another_fingerprint(tmp_path):

@@ -42,6 +42,9 @@ def _prepare_cpu():
 choose_profile()  # sets what Unsloth and vLLM read when they are imported
 if os.environ.get("UNSLOTH_FORCE_CPU", "0") != "1" and torch.accelerator.is_available():
     from unsloth import FastLanguageModel
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # one for each load, amid the tables of the chapters that load often
 else:
     _prepare_cpu()
     from .cpu_engine import FastLanguageModel

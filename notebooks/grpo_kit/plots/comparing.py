@@ -143,7 +143,8 @@ def plot_formats(formats):
                     axis.barh(place, number, color=color, height=0.6)
                     axis.text(number, place, text, va="center", color=color)
         for axis, title in zip(axes, ["size, MB", "strict, %, 95 % interval", "extra surprise, 0.001 nats a token"]):
-            axis.set(title=title, xlim=(0, 100 if axis is axes[1] else 1.35 * axis.get_xlim()[1]))
+            low, high = axis.get_xlim()
+            axis.set(title=title, xlim=(0, 100) if axis is axes[1] else (min(0, 1.35 * low), 1.35 * high))  # in 16 bits noise can be below 0
             axis.grid(axis="y", visible=False)
         axes[0].set_yticks(range(len(formats)), formats.index)
         axes[0].invert_yaxis()

@@ -24,7 +24,7 @@ def plot_training(log_history):
     panels = {"reward": "reward"}
     panels |= {key: key.split("/")[1] for key in logs.filter(regex="^rewards/.*/mean$")}
     panels |= {"completions/mean_length": "completion length, tokens"}
-    panels |= {"kl": "KL to the base model"} if "kl" in logs else {}
+    panels |= {"kl": "KL to the base model"} if "kl" in logs and logs["kl"].any() else {}  # with beta 0 a GPU logs zeros
     columns = 3 if len(panels) <= 6 else 4
     rows = math.ceil(len(panels) / columns)
     with plt.rc_context(STYLE):

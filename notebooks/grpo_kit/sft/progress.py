@@ -37,5 +37,5 @@ class LossTable(TrainerCallback):
         star = " *" if metrics["eval_loss"] < self.best else "  "
         self.losses, self.best = [], min(self.best, metrics["eval_loss"])
         left = (state.max_steps - state.global_step) * (time.monotonic() - self.start) / max(1, state.global_step) / 60
-        minutes = f"   {left:3.0f} min left at most" if state.global_step else ""
+        minutes = f"   at most {left:.0f} min left" if state.global_step and left >= 0.5 else ""
         print(f"{state.global_step:6}   {training}   {metrics['eval_loss']:10.3f}{star}{minutes}", flush=True)

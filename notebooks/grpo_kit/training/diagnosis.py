@@ -31,6 +31,12 @@ def diagnose(log_history, before=None, after=None):
             value = float(recent[metric].mean())
             if not (value > limit if side == "above" else value < limit):  # written so that NaN is a finding
                 found.append((finding, f"{metric} = {value:.3g} (healthy: {side} {limit:g})", remedy))
+    quarter = len(logs) // 4
+    for metric in [name for name in logs if name.startswith("rewards/") and name.endswith("/mean") and quarter >= 5]:
+        first, last = (float(part[metric].mean()) for part in (logs.head(quarter), logs.tail(quarter)))
+        if last < first / 2:
+            found.append(("a reward fell", f"{metric.split('/')[1]}: {first:.2g} in the first quarter, {last:.2g} in the last",
+                          "read completions: what earns the other rewards without it? give it a larger weight"))
     if before and all(torch.equal(before[name], after[name]) for name in before):
         found.append(("the adapter never changed", f"all {len(before)} tensors equal those before", "mend what stands above"))
     return pd.DataFrame(found, columns=["finding", "evidence", "what to do"])

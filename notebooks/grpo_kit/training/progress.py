@@ -1,6 +1,7 @@
 """What a reader watches while a model trains, the same in a notebook, a terminal and a log file: a small table, and completions."""
 
 from functools import wraps
+from statistics import median
 
 import pandas as pd
 
@@ -19,7 +20,7 @@ class LiveTable:
 
     def __init__(self, every=5):
         self.every = every
-        self.logs, self.header = [], False
+        self.logs, self.seconds, self.header = [], [], False
 
     def __getattr__(self, name):
         if name.startswith("on_"):
@@ -35,12 +36,13 @@ class LiveTable:
             print(" " * 12, f"{'step':>{5 + len(str(state.max_steps))}}", *names.values(), "  left", sep="  ")
             self.header = True
         self.logs.append({name: float(logs[key]) for key, name in names.items()})
+        self.seconds = [*self.seconds, float(logs["step_time"])][-9:]  # their middle is the guess: the first step compiles
         step, last = state.global_step, state.max_steps
         if step % self.every == 0 or step == last:
             means, self.logs = pd.DataFrame(self.logs).mean(), []
             bar = ("█" * round(12 * step / last)).ljust(12, "░")
             cells = [f"{mean:{len(name)}.2f}" for name, mean in means.items()]
-            print(bar, f"{step:4}/{last}", *cells, f"{(last - step) * means['step_time'] / 60:3.0f} min", sep="  ", flush=True)
+            print(bar, f"{step:4}/{last}", *cells, f"{(last - step) * median(self.seconds) / 60:3.0f} min", sep="  ", flush=True)
 
 
 def show_some(reward_func, every):

@@ -1,7 +1,7 @@
 """What of the gain is the reward's, and what the luck of one training? `make controls`, which chapter 06 reads.
 
-The quickstart's training, each in a process of its own, with the quickstart's rewards (full), with all of them but the one
-for a right answer (layout), and with a coin for each completion (random). A seed sets the adapter's first weights, the order
+The quickstart's training, each in a process of its own, with the quickstart's rewards and weights (full), with the layout
+counted once instead of twice (even), without the reward for a right answer (layout), and with a coin for each completion (random). A seed sets the adapter's first weights, the order
 of the questions, the sampled tokens and the coins. Each adapter, and the model without one (none), gets every question of the
 test sets twice: sampled at temperature 1, from the same seeds for all, and greedily.
 
@@ -37,7 +37,7 @@ from .step_cost import PROJECTIONS, ROOT, SEED
 
 NOTEBOOKS = ROOT / "notebooks"
 FOLDER, RESULTS = NOTEBOOKS / "outputs/controls", NOTEBOOKS / "results/controls.json"
-SEEDS = {"none": 1, "full": 5, "layout": 3, "random": 3}  # how many trainings, from SEED upwards
+SEEDS = {"none": 1, "full": 5, "even": 5, "layout": 3, "random": 3}  # how many trainings, from SEED upwards
 FIGURES = ["lenient", "strict", "layout", "writes steps"]  # in % of the questions; and "tokens", a mean
 LIMIT = 6 * 3600  # seconds that a training and its questions may take
 
@@ -53,12 +53,14 @@ def random_reward(seed):
 
 
 def rewards_for(reward, seed, stop_ids):
-    """The reward functions of a training. ValueError for a name that is none of the rewards."""
-    form = [format_reward, tag_reward, integer_reward]
-    known = {"full": [correctness_reward, *form], "layout": form, "random": []}
+    """(reward functions, their weights) of a training. ValueError for a name that is none of the rewards."""
+    paid = {correctness_reward: 1.0, format_reward: 2.0, tag_reward: 1.0, integer_reward: 1.0}
+    known = {"full": paid, "even": dict.fromkeys(paid, 1.0), "layout": {one: paid[one] for one in list(paid)[1:]}, "random": {}}
     if reward not in known:
         raise ValueError(f"There is no reward {reward!r}: choose among {', '.join(SEEDS)}.")
-    return [zero_truncated(one, stop_ids) for one in known[reward]] or [random_reward(seed)]  # the coin sees no completion
+    if reward == "random":
+        return [random_reward(seed)], [1.0]  # the coin sees no completion
+    return [zero_truncated(one, stop_ids) for one in known[reward]], list(known[reward].values())
 
 
 def quickstart_settings(profile):
@@ -92,11 +94,11 @@ def train_and_ask(reward, seed, steps):
         model, r=profile.lora_rank, lora_alpha=profile.lora_rank, target_modules=PROJECTIONS, random_state=seed)
     with tempfile.TemporaryDirectory() as folder:
         if reward != "none":
-            changed = {"output_dir": folder, "save_strategy": "no", "reward_weights": None, "max_steps": steps, "seed": seed}
+            reward_funcs, weights = rewards_for(reward, seed, [tokenizer.eos_token_id, tokenizer.pad_token_id])
+            changed = {"output_dir": folder, "save_strategy": "no", "reward_weights": weights, "max_steps": steps, "seed": seed}
             trainer = GRPOTrainer(
                 model=model, processing_class=tokenizer, args=GRPOConfig(**quickstart_settings(profile) | changed),
-                reward_funcs=rewards_for(reward, seed, [tokenizer.eos_token_id, tokenizer.pad_token_id]),
-                train_dataset=make_dataset(profile, "train", tokenizer))
+                reward_funcs=reward_funcs, train_dataset=make_dataset(profile, "train", tokenizer))
             trainer.train()
             model.save_lora(f"{folder}/adapter")
             lora_request = model.load_lora(f"{folder}/adapter")
