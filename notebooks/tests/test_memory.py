@@ -181,16 +181,18 @@ def test_the_weights_of_public_runs(name, config, weights, rank, gib):
     assert planned + 2 * count["adapter"] == pytest.approx(gib * memory.GIB, rel=0.1)  # vLLM holds the adapter in 16 bits too
 
 
-def test_the_plan_of_the_run_that_was_measured_on_a_gpu():
-    """A 3B shape on an H100 in standby, vLLM held to its share of 16 GB; the longest prompt had 119 tokens."""
-    report = json.loads((ROOT / "notebooks/results/gpu_check_nvidia_h100_80gb_hbm3.json").read_text("utf-8"))
-    measured = report["parts"]["engine"]["640 tokens"]["peak, GB"]
-    plan = memory_plan(QWEN, replace(PROFILES["16gb"], standby=True), ON_GPU, 16e9, prompt=119).sum() / 1e9
-    assert plan["sampling"] == pytest.approx(measured["generate"], rel=0.05)
-    assert plan["training"] == pytest.approx(measured["training"], rel=0.05)
+H100_RUN, H200_RUN = (json.loads((ROOT / f"notebooks/results/gpu_check_nvidia_{card}.json").read_text("utf-8"))["parts"]["engine"]["640 tokens"]
+                      for card in ("h100_80gb_hbm3", "h200"))
 
 
-H100_RUN = json.loads((ROOT / "notebooks/results/gpu_check_nvidia_h100_80gb_hbm3.json").read_text("utf-8"))["parts"]["engine"]["640 tokens"]
+@pytest.mark.parametrize("run, standby, error", [(H100_RUN, True, 0.05), (H200_RUN, False, 0.1)])
+def test_the_plan_of_the_runs_that_were_measured_on_a_gpu(run, standby, error):
+    """A 3B shape, vLLM held to its share of 16 GB; the longest prompt had 119 tokens."""
+    plan = memory_plan(QWEN, replace(PROFILES["16gb"], standby=standby), ON_GPU, 16e9, prompt=119).sum() / 1e9
+    assert plan["sampling"] == pytest.approx(run["peak, GB"]["generate"], rel=error)
+    assert plan["training"] == pytest.approx(run["peak, GB"]["training"], rel=error)
+
+
 STEPS = [  # card, model, weights, completions a step, prompt, longest completion, seconds; T4: stored outputs of public notebooks
     ("T4", QWEN, "NF4", 8, 100, 200, 6054 / 250),
     ("T4", LLAMA_8B, "NF4", 6, 150, 191, 54.7),
