@@ -70,7 +70,8 @@ def prompts(loaded, questions):
 
 
 @pytest.mark.parametrize("method, most, others", [
-    ("f16", "F16", set()), ("q8_0", "Q8_0", set()), ("q5_k_m", "Q5_K", {"Q6_K"}), ("q4_k_m", "Q4_K", {"Q6_K"})])
+    ("f16", "F16", set()), ("q8_0", "Q8_0", set()), ("q5_k_m", "Q5_K", {"Q6_K"}), ("q4_k_m", "Q4_K", {"Q6_K"}),
+    ("q2_k", "Q2_K", {"Q3_K", "Q6_K"})])
 def test_the_types_are_the_named_ones(files, method, most, others):
     weights = {key: count for key, count in tensor_types(files[method]).items() if "norm" not in key[0]}
     assert {kept_as for _, kept_as in weights} == {most} | others

@@ -43,6 +43,7 @@ def test_training_has_a_panel_for_each_reward_function_and_length():
 def test_training_shows_kl_only_where_it_was_logged():
     assert "KL to the base model" in titles(plot_training([log(1, kl=0.1), log(2, kl=0.2)]))
     assert "KL to the base model" not in titles(plot_training([log(1), log(2)]))
+    assert "KL to the base model" not in titles(plot_training([log(1, kl=0.0), log(2, kl=0.0)]))  # as a GPU logs it with beta 0
 
 
 def test_training_draws_the_logged_values_and_the_end():
@@ -158,6 +159,15 @@ class TestLiveTable:
 
     def test_the_time_left_is_the_steps_left_times_their_seconds(self, capsys):
         assert self.train(capsys, steps=3, every=3, max_steps=93)[1].endswith("  3 min")
+
+    def test_a_first_step_that_compiles_does_not_count_for_the_time_left(self, capsys):
+        from grpo_kit.training.progress import LiveTable
+
+        table, state = LiveTable(5), SimpleNamespace(global_step=0, max_steps=65, is_world_process_zero=True)
+        for step in range(1, 6):
+            state.global_step = step
+            table.on_log(None, state, None, logs=log(step, step_time=60.0 if step == 1 else 1.0))
+        assert capsys.readouterr().out.splitlines()[1].endswith("  1 min")
 
     def test_the_bar_is_full_at_the_end(self, capsys):
         assert self.train(capsys, steps=7, every=7)[1].startswith("█" * 12 + " ")
@@ -275,3 +285,6 @@ class TestBaseAndAdapter:
                                index=["4-bit", "GGUF f16"])
         figure = plots.plot_formats(formats)
         assert [[text.get_text().strip() for text in axis.texts] for axis in figure.axes] == [["3.4", "7.4"], [], ["50.00"]]
+        assert [axis.get_xlim()[0] for axis in figure.axes] == [0, 0, 0]
+        formats.loc["GGUF f16", "nats"] = -0.05
+        assert plots.plot_formats(formats).axes[2].get_xlim()[0] < -50  # the bar is not cut off

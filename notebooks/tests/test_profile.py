@@ -108,6 +108,11 @@ def test_a_folder_of_problems_needs_no_held_out_ones(on, monkeypatch, tmp_path):
     assert choose_profile().splits == ("test", "held_out")
     monkeypatch.setenv("GRPO_DATA", str(tmp_path))
     assert choose_profile().splits == ("test",)
+    assert choose_profile(data="embedded").splits == ("test", "held_out")
+    monkeypatch.delenv("GRPO_DATA")
+    assert choose_profile(data="huggingface").splits == ("test",)
+    with pytest.raises(ValueError, match="GRPO_DATA='nowhere'"):
+        choose_profile(data="nowhere")
 
 
 def test_no_notebook_sets_what_the_profile_sets():

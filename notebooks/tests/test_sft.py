@@ -72,6 +72,8 @@ def test_the_table_averages_the_training_loss_and_marks_the_best(capsys):
     lines = capsys.readouterr().out.splitlines()[1:]
     assert [line.split()[:3] for line in lines[1:]] == [["10", "2.500", "2.500"], ["20", "1.000", "2.750"]]
     assert ["*" in line for line in lines] == [True, True, False]
+    assert "min left" not in lines[-1]
+    assert "left" not in lines[0]
 
 
 def test_the_curves_are_read_by_step():

@@ -18,7 +18,7 @@ from scipy.special import logsumexp
 from grpo_kit.machine.threads import share
 from .llama_build import import_built
 
-GGUF_METHODS = ["f16", "q8_0", "q5_k_m", "q4_k_m"]  # of `save_gguf`, from large to small
+GGUF_METHODS = ["f16", "q8_0", "q5_k_m", "q4_k_m", "q2_k"]  # of `save_gguf`, from large to small
 KNOWN_METHODS = "f32 bf16 f16 q8_0 q6_k q5_k_m q5_k_s q5_0 q5_1 q4_k_m q4_k_s q4_0 q4_1 q3_k_l q3_k_m q3_k_s q2_k".split()
 
 

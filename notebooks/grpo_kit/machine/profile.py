@@ -97,7 +97,7 @@ def choose_profile(**changes) -> Profile:
         raise RuntimeError(f"This GPU has {memory:.0f} GB and the smallest profile needs 6; set GRPO_PROFILE to override.")
     if profile.name == "embedded" and importlib.util.find_spec("grpo_kit") is None:  # the quickstart, alone on a machine
         raise Stop("PyTorch sees no CUDA GPU here: update the driver or switch the runtime to a GPU, or run `make quickstart` in a clone.")
-    data = os.environ.get("GRPO_DATA") or profile.data
+    data = changes.get("data") or os.environ.get("GRPO_DATA") or profile.data
     if data not in SOURCES and not Path(data).expanduser().is_dir():
         raise ValueError(f"GRPO_DATA={data!r} is neither a folder nor one of {', '.join(SOURCES)}.")
     model = os.environ.get("GRPO_MODEL") or profile.model
