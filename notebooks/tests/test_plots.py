@@ -285,6 +285,6 @@ class TestBaseAndAdapter:
                                index=["4-bit", "GGUF f16"])
         figure = plots.plot_formats(formats)
         assert [[text.get_text().strip() for text in axis.texts] for axis in figure.axes] == [["3.4", "7.4"], [], ["50.00"]]
-        assert [axis.get_xlim()[0] for axis in figure.axes] == [0, 0, 0]
+        assert [axis.get_xlim()[0] for axis in figure.axes] == [0, 60, 0]
         formats.loc["GGUF f16", "nats"] = -0.05
         assert plots.plot_formats(formats).axes[2].get_xlim()[0] < -50  # the bar is not cut off

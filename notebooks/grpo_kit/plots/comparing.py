@@ -144,7 +144,7 @@ def plot_formats(formats):
                     axis.text(number, place, text, va="center", color=color)
         for axis, title in zip(axes, ["size, MB", "strict, %, 95 % interval", "extra surprise, 0.001 nats a token"]):
             low, high = axis.get_xlim()
-            axis.set(title=title, xlim=(0, 100) if axis is axes[1] else (min(0, 1.35 * low), 1.35 * high))  # in 16 bits noise can be below 0
+            axis.set(title=title, xlim=(10 * (formats["low"].min() // 10), 100) if axis is axes[1] else (min(0, 1.35 * low), 1.35 * high))  # in 16 bits noise can be below 0
             axis.grid(axis="y", visible=False)
         axes[0].set_yticks(range(len(formats)), formats.index)
         axes[0].invert_yaxis()
