@@ -143,8 +143,9 @@ def plot_formats(formats):
                     axis.barh(place, number, color=color, height=0.6)
                     axis.text(number, place, text, va="center", color=color)
         for axis, title in zip(axes, ["size, MB", "strict, %, 95 % interval", "extra surprise, 0.001 nats a token"]):
-            low, high = axis.get_xlim()
-            axis.set(title=title, xlim=(10 * (formats["low"].min() // 10), 100) if axis is axes[1] else (min(0, 1.35 * low), 1.35 * high))  # in 16 bits noise can be below 0
+            low, high = axis.get_xlim()  # below 0 where noise in 16 bits has made a surprise smaller
+            ends = (10 * (formats["low"].min() // 10), 100) if axis is axes[1] else (min(0, 1.35 * low), 1.35 * high)
+            axis.set(title=title, xlim=ends)
             axis.grid(axis="y", visible=False)
         axes[0].set_yticks(range(len(formats)), formats.index)
         axes[0].invert_yaxis()

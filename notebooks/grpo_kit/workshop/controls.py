@@ -1,9 +1,10 @@
 """What of the gain is the reward's, and what the luck of one training? `make controls`, which chapter 06 reads.
 
 The quickstart's training, each in a process of its own, with the quickstart's rewards and weights (full), with the layout
-counted once instead of twice (even), without the reward for a right answer (layout), and with a coin for each completion (random). A seed sets the adapter's first weights, the order
-of the questions, the sampled tokens and the coins. Each adapter, and the model without one (none), gets every question of the
-test sets twice: sampled at temperature 1, from the same seeds for all, and greedily.
+counted once instead of twice (even), without the reward for a right answer (layout), and with a coin for each completion
+(random). A seed sets the adapter's first weights, the order of the questions, the sampled tokens and the coins. Each adapter,
+and the model without one (none), gets every question of the test sets twice: sampled at temperature 1, from the same seeds
+for all, and greedily.
 
 A finished training is a line of notebooks/outputs/controls/runs.jsonl, and not run again while the model and the number of
 steps stay the same. At the end notebooks/results/controls.json is written whole.
