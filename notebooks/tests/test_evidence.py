@@ -63,13 +63,14 @@ def test_a_finished_model_is_kept_and_one_that_failed_is_tried_again(ran, monkey
     assert "some/model is in notebooks/results/evidence_a_card.json already" in said and "cell 3: ValueError: no" in said
 
 
-def test_a_folder_is_one_from_here_and_a_copy_is_kept_so_that_its_training_goes_on(ran, monkeypatch, tmp_path):
+def test_a_folder_is_one_from_here_and_a_copy_is_kept_so_that_its_training_goes_on(ran, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").mkdir()
     kept = tmp_path / "outputs/copy-mine/outputs/grpo_checkpoints/checkpoint-20"
     kept.mkdir(parents=True)
     call(monkeypatch, "--models", "mine")
     assert ran == [str(tmp_path / "mine")] and kept.exists()
+    assert "mine goes on where it stopped" in capsys.readouterr().out
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")

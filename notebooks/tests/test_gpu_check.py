@@ -171,6 +171,14 @@ def test_a_copy_has_its_own_share_and_no_outputs(monkeypatch, tmp_path):
     assert (gpu_check.copied("02") / "notebooks/grpo_kit/machine/profile.py").read_text("utf-8") == here
 
 
+def test_half_a_copy_is_none(monkeypatch, tmp_path):
+    monkeypatch.setattr(gpu_check, "OUT", tmp_path)
+    monkeypatch.setattr(gpu_check.shutil, "copy", lambda *files: 1 / 0)  # killed after the folders
+    with pytest.raises(ZeroDivisionError):
+        gpu_check.copied("02")
+    assert not (tmp_path / "copy-02").exists()
+
+
 def test_before_and_after_come_from_the_completions(tmp_path):
     for split in ("test", "held_out"):
         for when, right in (("before", [True, False, False]), ("after", [True, True, True])):

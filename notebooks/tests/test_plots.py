@@ -247,6 +247,14 @@ def test_every_token_has_a_box_its_text_and_its_id():
     assert figure.axes[0].texts[0].get_weight() == "bold" and figure.axes[0].texts[2].get_weight() == "normal"
 
 
+def test_a_log_is_drawn_with_a_panel_a_title_and_a_label_where_there_are_several():
+    steps = range(1, 17)
+    figure = plots.plot_log({"share": {"a": pd.Series([0.5] * 16, steps), "b": pd.Series([1.0] * 16, steps)}, "length": {"": pd.Series([7.0] * 16, steps)}})
+    assert titles(figure) == ["share", "length"]
+    assert [text.get_text() for text in figure.axes[0].get_legend().texts] == ["a", "b"] and figure.axes[1].get_legend() is None
+    assert [text.get_text().strip() for axis in figure.axes for text in axis.texts] == ["0.5", "1", "7"]
+
+
 class TestBaseAndAdapter:
     """The pictures of chapters 06 and 07."""
 
@@ -255,13 +263,14 @@ class TestBaseAndAdapter:
         assert [text.get_text() for text in axis.texts] == ["3", "", "7", "3", "3", "3"]
         assert [label.get_text() for label in axis.get_yticklabels()] == ["base, 1 right", "adapter, 3 right"]
 
-    def test_trainings_are_dots_between_their_two_intervals(self):
-        one = {"values": [40.0, 50.0], "seeds": (30.0, 60.0), "questions": (35.0, 45.0)}
-        alone = {"values": [5.0], "seeds": (np.nan, np.nan), "questions": (3.0, 8.0)}
-        figure = plots.plot_trainings({("greedy", "none"): alone, ("greedy", "full"): one, ("sampled", "none"): alone, ("sampled", "full"): one})
+    def test_trainings_are_dots_and_the_first_has_its_interval_over_questions(self):
+        figure = plots.plot_trainings({(way, reward): [40.0, 50.0] if reward == "full" else [5.0] for way in ("greedy", "sampled")
+                                       for reward in ("none", "full")}, questions=400)
         assert titles(figure) == ["greedy", "sampled"]
-        assert [list(line.get_xdata()) for line in figure.axes[0].lines[3:]] == [[40.0, 50.0], [30.0, 60.0], [35.0, 45.0]]
-        assert [text.get_text() for text in figure.legends[0].texts] == ["over trainings", "over questions, first training"]
+        ends, dots, first = figure.axes[0].lines[3:]
+        assert list(dots.get_xdata()) == [40.0, 50.0] and list(first.get_xdata()) == [40.0]
+        assert list(ends.get_xdata()) == pytest.approx([35.3, 44.9], abs=0.1)  # Wilson's, of 160 in 400
+        assert [text.get_text() for text in figure.legends[0].texts][1:] == ["a training", "the first"]
 
     def test_small_groups_of_steps_are_left_out(self):
         base, adapter = evaluation([0] * 25), evaluation([1] * 25)

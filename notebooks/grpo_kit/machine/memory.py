@@ -4,6 +4,7 @@ Sizes are in bytes, and a GB is 10^9 of them. The formulas hold for dense decode
 Llama and Qwen2. What is kept differs between Unsloth's own engine on a GPU and this package's on a CPU (`ON_GPU`, `ON_CPU`).
 """
 
+import math
 import os
 import threading
 from contextlib import contextmanager
@@ -80,7 +81,7 @@ def batch_tokens(profile, prompt, row):
     if row is None:
         return completions * (prompt + length), prompt + length
     in_a_row = max(1, (row - prompt) // length)  # the prompt once, then as many of its completions as fit
-    rows = completions // profile.num_generations * -(-profile.num_generations // in_a_row)
+    rows = completions // profile.num_generations * math.ceil(profile.num_generations / in_a_row)
     return rows * prompt + completions * length, prompt + in_a_row * length
 
 
@@ -100,7 +101,7 @@ def activation_bytes(config, profile, prompt, habits):
     mask = row if habits.row else 0  # who sees whom in a packed row: a line of values for each token
     layers = 1 if habits.checkpointing else config.num_hidden_layers
     kept = layers * layer_values(config, profile.lora_rank, mask) * tokens
-    at_once = min(tokens, 1024) if habits.row else tokens  # trl_rollouts.BATCH
+    at_once = min(tokens, 1024) if habits.row else tokens  # the CPU engine scores 1,024 tokens at a time
     return habits.value * (kept + 3 * config.intermediate_size * at_once)  # three gradients of a layer on their way
 
 

@@ -5,8 +5,9 @@ from dataclasses import replace
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from statsmodels.stats.proportion import proportion_confint
 
-from .style import BLUE, GREY, STYLE
+from .style import BLUE, GREY, ORANGE, STYLE
 
 
 MODELS = {"base": GREY, "adapter": BLUE}
@@ -48,24 +49,26 @@ def plot_answers(answers, gold, title):
     return figure
 
 
-def plot_trainings(found):
-    """Each training a dot, beside two intervals, a panel for each way of asking: a Figure.
+def plot_trainings(found, questions):
+    """Each training a dot, the first in a ring with its interval over questions, a panel for each way of asking: a Figure.
 
-    `found`: {(way, reward): {"values": a share in % for each training, "seeds" and "questions": (low, high), or NaNs}}.
+    `found`: {(way, reward): a share in % for each training}; each is of `questions` questions.
     """
     ways, rewards = (list(dict.fromkeys(names)) for names in zip(*found))
     with plt.rc_context(STYLE):
         figure, axes = _panels(len(ways), 3.6)
         for axis, way in zip(axes, ways):
             for height, reward in enumerate(rewards):
-                one = found[way, reward]
-                axis.plot(one["values"], [height] * len(one["values"]), "o", color=BLUE, alpha=0.6, markeredgewidth=0)
-                axis.plot(one["seeds"], [height + 0.2] * 2, color=BLUE, linewidth=3, label="over trainings")
-                axis.plot(one["questions"], [height - 0.2] * 2, color=GREY, linewidth=3, label="over questions, first training")
-            axis.set(title=way, xlim=(0, 100), ylim=(len(rewards) - 0.4, -0.6), xlabel="right last number, % of the questions")
+                shares = found[way, reward]
+                ends = 100 * np.array(proportion_confint(round(shares[0] / 100 * questions), questions, method="wilson"))
+                axis.plot(ends, [height] * 2, color=GREY, linewidth=3, alpha=0.6, label=f"95 %, over {questions} questions, of the first training")
+                places = height + 0.12 * (np.arange(len(shares)) - (len(shares) - 1) / 2)  # apart, for they lie close
+                axis.plot(shares, places, "o", color=ORANGE, markersize=5, label="a training")
+                axis.plot(shares[:1], places[:1], "o", color="none", markeredgecolor="black", markersize=9, label="the first")
+            axis.set(title=way, xlim=(0, 101), ylim=(len(rewards) - 0.4, -0.6), xlabel="right last number, % of the questions")
             axis.set_yticks(range(len(rewards)), rewards)
         handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles[:2], labels[:2], loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+        figure.legend(handles[:3], labels[:3], loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     return figure
 
 
@@ -82,7 +85,7 @@ def plot_by_steps(panels, fewest=10):
             for run, name, shift in [(base, "base", -0.08), (adapter, "adapter", 0.08)]:
                 groups = [replace(run, rows=run.rows[np.equal(steps, step)]).summary().loc["lenient"] for step in counts]
                 _dots(axis, np.array(list(counts)) + shift, pd.DataFrame(groups), name)
-            axis.set(title=title, ylim=(0, 103), xlim=(min(counts) - 0.4, max(counts) + 0.9))
+            axis.set(title=title, ylim=(-9, 112), yticks=range(0, 101, 20), xlim=(min(counts) - 0.4, max(counts) + 0.9))
             axis.set_xticks(list(counts), [f"{step}\n({count})" for step, count in counts.items()])
             axis.set_xlabel("steps in the gold solution (questions)")
         axes[0].set_ylabel("right, lenient, % of the questions")
@@ -121,7 +124,7 @@ def plot_curves(panels, lucky, ylabel):
                 axis.plot(ks, mean, "o-", color=MODELS[name], markersize=4)
                 axis.text(len(ks) + 0.5, mean[-1], name, color=MODELS[name], weight="bold", va="top" if name == "base" else "bottom")
             ticks = [k for k in (1, 2, 4, 8, 16, 32, 64) if k <= len(ks)]
-            axis.set(title=title, xlabel="k, completions to each question", xticks=ticks, xlim=(0.5, len(ks) * 1.3), ylim=(0, 103))
+            axis.set(title=title, xlabel="k, completions to each question", xticks=ticks, xlim=(0.5, len(ks) * 1.3), ylim=(0, 112), yticks=range(0, 101, 20))
         for name, means in lucky.items():
             axes[0].plot(np.arange(1, len(means) + 1), means, ":", color=MODELS[name])
         axes[0].set_ylabel(ylabel)

@@ -2,6 +2,7 @@
 
 # Okabe and Ito's colours: told apart by colour-blind readers, and in grey print.
 GREY, BLUE = "#6e6e6e", "#0072b2"
+ORANGE, GREEN = "#d55e00", "#009e73"
 STYLE = {
     "figure.dpi": 110,
     "figure.constrained_layout.use": True,

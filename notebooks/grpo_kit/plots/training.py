@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from .style import BLUE, STYLE
+from .style import BLUE, GREEN, ORANGE, STYLE
 
 
 def plot_training(log_history):
@@ -37,12 +37,29 @@ def plot_training(log_history):
     return figure
 
 
-def _draw_curve(axis, steps, values):
+def plot_log(panels):
+    """Curves against the training step, a panel each: a Figure. `panels`: {title: {label, "" for none: Series indexed by step}}."""
+    columns = 3 if len(panels) > 4 else len(panels)
+    rows = math.ceil(len(panels) / columns)
+    with plt.rc_context(STYLE):
+        figure = plt.figure(figsize=(12, 2.8 * rows))
+        for place, (title, curves) in enumerate(panels.items(), start=1):
+            axis = figure.add_subplot(rows, columns, place, title=title)
+            for (label, values), color in zip(curves.items(), [BLUE, ORANGE, GREEN]):
+                _draw_curve(axis, pd.Series(values.index), values.astype(float).reset_index(drop=True), color, label)
+            if any(curves):
+                axis.legend(frameon=False, fontsize=9, loc="lower right")
+        figure.supxlabel("training step (dots: each one, line: running mean of an eighth of them)", fontsize=11)
+    plt.close(figure)
+    return figure
+
+
+def _draw_curve(axis, steps, values, color=BLUE, label=""):
     smooth = values.rolling(max(1, len(values) // 8), center=True, min_periods=1).mean()
-    axis.plot(steps, values, ".", color=BLUE, alpha=0.3, markersize=5, markeredgewidth=0)
-    axis.plot(steps, smooth, color=BLUE, linewidth=2)
+    axis.plot(steps, values, ".", color=color, alpha=0.3, markersize=5, markeredgewidth=0)
+    axis.plot(steps, smooth, color=color, linewidth=2, label=label or None)
     end = smooth.iloc[-1]
-    axis.text(steps.iloc[-1], end, f"  {end:.3g}", va="center", color=BLUE, weight="bold")
+    axis.text(steps.iloc[-1], end, f"  {end:.3g}", va="center", color=color, weight="bold")
     axis.margins(x=0.02)
     axis.set_ylim(bottom=min(0, values.min()))
 

@@ -9,8 +9,11 @@ from .style import BLUE, GREY, STYLE
 PALETTE = [BLUE, "#009e73", "#bfe3d8", "#9a9a9a", "#cc79a7", "#e69f00", "#d55e00", "#56b4e9"]
 
 
-def plot_parts(bars, title, xlabel, ends=None):
-    """Horizontal bars made of parts, {bar: {part: size}}: a Figure. Behind each bar its text of `ends`, or else its sum."""
+def plot_parts(bars, title, xlabel, ends=None, limit=None):
+    """Horizontal bars made of parts, {bar: {part: size}}: a Figure. Behind each bar its text of `ends`, or else its sum.
+
+    `limit`: a size beyond which there is nothing, drawn as a line.
+    """
     parts = list(dict.fromkeys(part for sizes in bars.values() for part in sizes))
     with plt.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=(8.5, 1.5 + 0.45 * len(bars)))
@@ -21,7 +24,9 @@ def plot_parts(bars, title, xlabel, ends=None):
             left += sizes
         for height, (total, text) in enumerate(zip(left, ends or [f"{total:,.1f}" for total in left], strict=True)):
             axis.text(total, height, f"  {text}", va="center", weight="bold")
-        axis.set(title=title, xlabel=xlabel, xlim=(0, 1.25 * left.max()))
+        axis.set(title=title, xlabel=xlabel, xlim=(0, 1.25 * left.max() if limit is None else 1.02 * limit))
+        if limit is not None:
+            axis.axvline(limit, color="black")
         axis.invert_yaxis()
         axis.grid(axis="y", visible=False)
         figure.legend(loc="outside lower center", ncols=min(4, len(parts)), frameon=False)

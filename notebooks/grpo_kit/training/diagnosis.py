@@ -6,11 +6,11 @@ import torch
 # What is wrong · the metric that shows it · where its healthy range ends · what to do. A cause stands before its effects.
 FINDINGS = [
     ("learning rate zero", "learning_rate", "above", 0.0, "set learning_rate; look at warmup_steps and the scheduler"),
-    ("KL running away", "kl", "below", 1.0, "lower learning_rate, or raise beta; go back to an earlier checkpoint"),
+    ("KL running away", "kl", "below", 1.0, "train again with a lower learning_rate, or a larger beta"),
     ("completions cut off", "completions/clipped_ratio", "below", 0.5, "raise max_completion_length, or reward brevity"),
+    ("entropy collapsed", "entropy", "above", 0.015, "train again with a lower learning_rate, and keep a checkpoint from before the collapse"),
     ("no spread in the rewards", "frac_reward_zero_std", "below", 0.9,
-     "read some completions: all right, use harder questions; all wrong, easier ones or partial rewards; more num_generations"),
-    ("entropy collapsed", "entropy", "above", 0.015, "lower learning_rate; stop earlier, at a checkpoint before the collapse"),
+     "read some completions: all right, use harder questions; all wrong, easier ones or partial rewards; all different, mend the reward"),
     ("gradient zero", "grad_norm", "above", 1e-7, "mend what stands above this line; alone: is the adapter trainable, beta 0?"),
 ]
 

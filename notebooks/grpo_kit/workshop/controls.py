@@ -38,7 +38,7 @@ from .step_cost import PROJECTIONS, ROOT, SEED
 
 NOTEBOOKS = ROOT / "notebooks"
 FOLDER, RESULTS = NOTEBOOKS / "outputs/controls", NOTEBOOKS / "results/controls.json"
-SEEDS = {"none": 1, "full": 5, "even": 5, "layout": 3, "random": 3}  # how many trainings, from SEED upwards
+SEEDS = {"none": 1, "full": 5, "even": 5, "layout": 5, "random": 5}  # how many trainings, from SEED upwards
 FIGURES = ["lenient", "strict", "layout", "writes steps"]  # in % of the questions; and "tokens", a mean
 LIMIT = 6 * 3600  # seconds that a training and its questions may take
 

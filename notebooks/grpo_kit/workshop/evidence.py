@@ -26,7 +26,9 @@ def run(model):
     """The figures of one model: what `run_notebook` gives, and before and after where the notebook came to its end."""
     name = slug(model)
     copy, figures = OUT / f"copy-{name}", {}
-    if not copy.exists():
+    if copy.exists():
+        print(f"{model} goes on where it stopped, with the code of that time; to begin anew, delete {copy.relative_to(ROOT)}", flush=True)
+    else:
         copied(name)
     folder = Path(model).expanduser()
     os.environ["GRPO_MODEL"] = str(folder.resolve()) if folder.is_dir() else model

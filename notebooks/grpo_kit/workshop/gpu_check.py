@@ -63,8 +63,10 @@ def save(name, figures):
 
 def copied(name, share=None):
     """A copy of the repository for one notebook; `share`: its engine's of the memory, instead of the profile's."""
-    target = OUT / f"copy-{name}"
-    shutil.rmtree(target, ignore_errors=True)
+    whole = OUT / f"copy-{name}"
+    target = OUT / f"copy-{name}.part"
+    for folder in (whole, target):
+        shutil.rmtree(folder, ignore_errors=True)
     target.mkdir(parents=True)
     for item in COPIED:
         if (ROOT / item).is_dir():
@@ -76,7 +78,7 @@ def copied(name, share=None):
         text, changed = re.subn(r'(name="embedded", )', rf"\g<1>gpu_memory_utilization={share}, ", file.read_text("utf-8"))
         assert changed == 1
         file.write_text(text, "utf-8")
-    return target
+    return target.rename(whole)
 
 
 def run_notebook(source, executed, folder, save):
