@@ -36,7 +36,30 @@ def parquet_bytes(rows):
     return buffer.getvalue()
 
 
-class Hub:
+class Silent(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    timeout = 30
+
+    def log_message(self, *_):
+        pass
+
+
+class Serving:
+    """A server of this machine, in a thread, until the with-block ends; its address is `url`."""
+
+    def serve(self, handler):
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self.server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self.server.shutdown()
+        self.server.server_close()
+
+
+class Hub(Serving):
     """A server of one dataset. `rows` maps a split to its rows; `asked` lists the requests."""
 
     def __init__(self, rows, name="openai/gsm8k", on_modelscope="AI-ModelScope/gsm8k"):
@@ -68,10 +91,7 @@ class Hub:
     def __enter__(self):
         hub = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            timeout = 30
-
+        class Handler(Silent):
             def do_GET(self):
                 if length := int(self.headers.get("Content-Length", 0)):
                     self.rfile.read(length)
@@ -89,18 +109,7 @@ class Hub:
 
             do_HEAD = do_POST = do_GET
 
-            def log_message(self, *_):
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(self, *_):
-        self.server.shutdown()
-        self.server.server_close()
+        return self.serve(Handler)
 
 
 @contextlib.contextmanager
@@ -110,7 +119,7 @@ def silent_host():
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
-class UploadHub:
+class UploadHub(Serving):
     """A hub that takes uploads: `repositories` maps a repository to its {path: bytes}, `private` to whether it is private."""
 
     def __init__(self):
@@ -153,10 +162,7 @@ class UploadHub:
     def __enter__(self):
         hub = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            timeout = 30
-
+        class Handler(Silent):
             def do_GET(self):
                 body = None
                 if self.command == "POST":
@@ -183,15 +189,4 @@ class UploadHub:
                 self.rfile.readline()
                 return body
 
-            def log_message(self, *_):
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(self, *_):
-        self.server.shutdown()
-        self.server.server_close()
+        return self.serve(Handler)
