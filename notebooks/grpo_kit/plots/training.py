@@ -49,7 +49,7 @@ def plot_log(panels):
                 _draw_curve(axis, pd.Series(values.index), values.astype(float).reset_index(drop=True), color, label)
             if any(curves):
                 axis.legend(frameon=False, fontsize=9, loc="lower right")
-        figure.supxlabel("training step (dots: each one, line: running mean of an eighth of them)", fontsize=11)
+        figure.supxlabel("training step (dots: each one, line: their running mean)", fontsize=11)
     plt.close(figure)
     return figure
 
