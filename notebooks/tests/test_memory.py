@@ -244,7 +244,7 @@ def test_on_a_cpu_the_cache_stays_and_the_float32_copies_count():
     policy, dense = 0.5159 * count["linear"] + 4 * count["rest"], 4 * count["linear"]
     engine = 4 * (count["linear"] + count["rest"])
     assert plan.loc["weights", "training"] == pytest.approx(policy + dense + engine, rel=1e-3)
-    assert (ON_CPU.tolerance, ON_GPU.tolerance) == (0.2, 0.5)
+    assert (ON_CPU.tolerance, ON_GPU.tolerance) == (0.3, 0.6)
 
 
 def test_the_peak_is_seen_also_when_it_is_over_at_the_end():

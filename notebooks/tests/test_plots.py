@@ -267,7 +267,7 @@ class TestBaseAndAdapter:
         figure = plots.plot_trainings({(way, reward): [40.0, 50.0] if reward == "full" else [5.0] for way in ("greedy", "sampled")
                                        for reward in ("none", "full")}, questions=400)
         assert titles(figure) == ["greedy", "sampled"]
-        ends, dots, first = figure.axes[0].lines[3:]
+        ends, dots, first = figure.axes[0].lines[3:6]
         assert list(dots.get_xdata()) == [40.0, 50.0] and list(first.get_xdata()) == [40.0]
         assert list(ends.get_xdata()) == pytest.approx([35.3, 44.9], abs=0.1)  # Wilson's, of 160 in 400
         assert [text.get_text() for text in figure.legends[0].texts][1:] == ["a training", "the first"]
@@ -279,10 +279,11 @@ class TestBaseAndAdapter:
         assert [line.get_ydata().tolist() for line in axis.lines] == [[0, 0], [100, 100]]
 
     def test_temperatures_have_a_panel_for_each_measure(self):
-        runs = {(name, t): evaluation([name == "adapter"] * 4) for name in ("base", "adapter") for t in (0.0, 1.0)}
+        runs = {(name, t): evaluation([name == "adapter"] * 400) for name in ("base", "adapter") for t in (0.0, 1.0)}
         figure = plots.plot_temperatures(runs, [0.0, 1.0])
-        assert titles(figure) == ["right, lenient", "right, strict"]
+        assert titles(figure) == ["right, lenient", "writes a calculation"]
         assert [line.get_ydata().tolist() for line in figure.axes[0].lines] == [[0, 0], [100, 100]]
+        assert [line.get_ydata().tolist() for line in figure.axes[1].lines] == [[0, 0], [0, 0]]  # "5" is none
 
     def test_curves_are_drawn_with_luck_in_the_first_panel_only(self):
         curve = {"base": [(10, 5, 15), (20, 15, 25)], "adapter": [(50, 45, 55), (60, 55, 65)]}

@@ -21,7 +21,7 @@ def _panels(count, height, width=4.5, **options):
 
 def _dots(axis, places, table, name):
     """Dots with intervals, joined; `table` has the columns value, low and high, in %."""
-    reach = [table["value"] - table["low"], table["high"] - table["value"]]
+    reach = [(table["value"] - table["low"]).clip(lower=0), (table["high"] - table["value"]).clip(lower=0)]  # of 0 %, rounded
     axis.errorbar(places, table["value"], yerr=reach, fmt="o-", color=MODELS[name], linewidth=1, elinewidth=2)
     axis.annotate(name, (places[-1], table["value"].iloc[-1]), xytext=(8, 0), textcoords="offset points",
                   color=MODELS[name], weight="bold", va="top" if name == "base" else "bottom")
@@ -52,7 +52,7 @@ def plot_answers(answers, gold, title):
 def plot_trainings(found, questions):
     """Each training a dot, the first in a ring with its interval over questions, a panel for each way of asking: a Figure.
 
-    `found`: {(way, reward): a share in % for each training}; each is of `questions` questions.
+    `found`: {(way, reward): a share in % for each training}; each is of `questions` questions. A line goes through the first reward's.
     """
     ways, rewards = (list(dict.fromkeys(names)) for names in zip(*found))
     with plt.rc_context(STYLE):
@@ -62,10 +62,11 @@ def plot_trainings(found, questions):
                 shares = found[way, reward]
                 ends = 100 * np.array(proportion_confint(round(shares[0] / 100 * questions), questions, method="wilson"))
                 axis.plot(ends, [height] * 2, color=GREY, linewidth=3, alpha=0.6, label=f"95 %, over {questions} questions, of the first training")
-                places = height + 0.12 * (np.arange(len(shares)) - (len(shares) - 1) / 2)  # apart, for they lie close
+                places = height + 0.12 * np.arange(len(shares))  # apart, for they lie close; the first on its bar
                 axis.plot(shares, places, "o", color=ORANGE, markersize=5, label="a training")
                 axis.plot(shares[:1], places[:1], "o", color="none", markeredgecolor="black", markersize=9, label="the first")
-            axis.set(title=way, xlim=(0, 101), ylim=(len(rewards) - 0.4, -0.6), xlabel="right last number, % of the questions")
+            axis.axvline(found[way, rewards[0]][0], color=GREY, linestyle=":")  # the model that was not trained
+            axis.set(title=way, xlim=(0, 101), ylim=(len(rewards) - 0.3, -0.4), xlabel="right last number, % of the questions")
             axis.set_yticks(range(len(rewards)), rewards)
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles[:3], labels[:3], loc="outside lower center", ncols=3, frameon=False, fontsize=9)
@@ -93,19 +94,22 @@ def plot_by_steps(panels, fewest=10):
 
 
 def plot_temperatures(runs, temperatures):
-    """Shares right against the temperature, leniently and strictly, with 95 % intervals: a Figure.
+    """Shares that are right, leniently, and that hold a calculation, against the temperature, with 95 % intervals: a Figure.
 
     `runs`: {(model's name, temperature): `Evaluation`}.
     """
+    count = len(runs["base", temperatures[0]].rows)
     with plt.rc_context(STYLE):
         figure, axes = _panels(2, 3.4)
-        for axis, measure in zip(axes, ["lenient", "strict"]):
+        for axis, title in zip(axes, ["right, lenient", "writes a calculation"]):
             for name, shift in [("base", -0.01), ("adapter", 0.01)]:
-                shares = pd.DataFrame([runs[name, temperature].summary().loc[measure] for temperature in temperatures])
+                hits = [runs[name, one].rows["lenient"] if axis is axes[0] else runs[name, one].rows["text"].str.contains("=") for one in temperatures]
+                low, high = proportion_confint(np.array([hit.sum() for hit in hits]), count, method="wilson")
+                shares = 100 * pd.DataFrame({"value": [hit.mean() for hit in hits], "low": low, "high": high})
                 _dots(axis, np.array(temperatures) + shift, shares, name)
-            axis.set(title=f"right, {measure}", xlabel="temperature (0: greedy)", xticks=temperatures)
-            axis.set(xlim=(-0.07, max(temperatures) * 1.35), ylim=(-3, 103))
-        axes[0].set_ylabel(f"% of {len(runs['base', temperatures[0]].rows)} questions")
+            axis.set(title=title, xlabel="temperature (0: greedy)", xticks=temperatures)
+            axis.set(xlim=(-0.07, max(temperatures) * 1.35), ylim=(-9, 112), yticks=range(0, 101, 20))
+        axes[0].set_ylabel(f"% of {count} questions")
     return figure
 
 
