@@ -1,6 +1,7 @@
 """What a training showed, and what its model wrote."""
 
 import html
+import itertools
 import math
 
 import matplotlib.pyplot as plt
@@ -47,6 +48,10 @@ def plot_log(panels):
             axis = figure.add_subplot(rows, columns, place, title=title)
             for (label, values), color in zip(curves.items(), [BLUE, ORANGE, GREEN]):
                 _draw_curve(axis, pd.Series(values.index), values.astype(float).reset_index(drop=True), color, label)
+            least = 0.08 * axis.get_ylim()[1]
+            for below, text in itertools.pairwise(sorted(axis.texts, key=lambda text: text.get_position()[1])):
+                place, height = text.get_position()
+                text.set_position((place, max(height, below.get_position()[1] + least)))  # beside the others, not on them
             if any(curves):
                 axis.legend(frameon=False, fontsize=9, loc="lower right")
         figure.supxlabel("training step (dots: each one, line: their running mean)", fontsize=11)

@@ -7,7 +7,7 @@ import torch
 FINDINGS = [
     ("learning rate zero", "learning_rate", "above", 0.0, "set learning_rate; look at warmup_steps and the scheduler"),
     ("KL running away", "kl", "below", 1.0, "train again with a lower learning_rate, or a larger beta"),
-    ("completions cut off", "completions/clipped_ratio", "below", 0.5, "raise max_completion_length, or reward brevity"),
+    ("completions cut off", "completions/clipped_ratio", "below", 0.5, "raise max_completion_length, or reward brevity; if it came suddenly, lower learning_rate"),
     ("entropy collapsed", "entropy", "above", 0.015, "train again with a lower learning_rate, and keep a checkpoint from before the collapse"),
     ("no spread in the rewards", "frac_reward_zero_std", "below", 0.9,
      "read some completions: all right, use harder questions; all wrong, easier ones or partial rewards; all different, mend the reward"),
@@ -36,7 +36,7 @@ def diagnose(log_history, before=None, after=None):
         first, last = (float(part[metric].mean()) for part in (logs.head(quarter), logs.tail(quarter)))
         if last < first / 2:
             found.append(("a reward fell", f"{metric.split('/')[1]}: {first:.2g} in the first quarter, {last:.2g} in the last",
-                          "read completions: what earns the other rewards without it? give it a larger weight"))
+                          "read completions: where all fall, lower learning_rate; else, what earns the others without it? give it a larger weight"))
     if before and all(torch.equal(before[name], after[name]) for name in before):
         found.append(("the adapter never changed", f"all {len(before)} tensors equal those before", "mend what stands above"))
     return pd.DataFrame(found, columns=["finding", "evidence", "what to do"])
