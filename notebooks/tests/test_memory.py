@@ -21,6 +21,8 @@ SHAPE = {"vocab_size": 96, "hidden_size": 32, "intermediate_size": 80, "num_hidd
          "num_key_value_heads": 2}
 QWEN = Qwen2Config(vocab_size=151936, hidden_size=2048, intermediate_size=11008, num_hidden_layers=36,
                    num_attention_heads=16, num_key_value_heads=2, tie_word_embeddings=True)
+SMOL = LlamaConfig(vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30,
+                   num_attention_heads=9, num_key_value_heads=3, tie_word_embeddings=True)
 EMBEDDED = PROFILES["embedded"]
 ROOT = Path(__file__).resolve().parents[2]
 TINY = AutoConfig.from_pretrained(ROOT / "data/tiny-model")
@@ -119,7 +121,7 @@ def test_what_is_said_of_the_engines_stands_in_their_sources():
 
 def test_chunks_never_hold_more_than_two_gib_of_logits():
     for name, profile in PROFILES.items():
-        config = TINY if name == "embedded" else SMALLER.get(name, QWEN)
+        config = {"embedded": TINY, "laptop": SMOL, **SMALLER}.get(name, QWEN)
         assert memory.logits_bytes(config, profile) <= min(2 * memory.GIB, memory.logits_bytes(config, profile, chunked=False))
 
 

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from grpo_kit.machine.packages import Stop
 from grpo_kit.machine.profile import GPU, PROFILES, choose_profile
 
 VARIABLES = ["UNSLOTH_VLLM_STANDBY", "UNSLOTH_VLLM_NO_FLASHINFER", "VLLM_LOGGING_LEVEL"]
@@ -47,6 +48,42 @@ def test_the_profile_of_a_machine(on, card, name):
     assert not profile.standby and 0 < profile.gpu_memory_utilization < 0.7
     assert [os.environ[variable] for variable in VARIABLES] == ["0", "1", "ERROR"]
     assert "GPU" in profile.reason
+
+
+def test_without_a_gpu_a_call_or_a_variable_takes_the_real_small_model(on, monkeypatch):
+    on("no GPU")
+    profile = choose_profile(without_gpu="laptop", max_steps=3)
+    assert (profile.name, profile.model, profile.data, profile.max_steps) == ("laptop", PROFILES["laptop"].model, "embedded", 3)
+    assert profile.reason == "no GPU: a small real model and the word problems of the repository" and profile.splits == ("test", "held_out")
+    monkeypatch.setenv("GRPO_MODEL", "elsewhere")
+    assert choose_profile(without_gpu="laptop").model == "elsewhere"
+    monkeypatch.setenv("GRPO_PROFILE", "embedded")
+    assert choose_profile(without_gpu="laptop").name == "embedded"
+    monkeypatch.setenv("GRPO_PROFILE", "laptop")
+    assert choose_profile() == replace(PROFILES["laptop"], model="elsewhere", reason="GRPO_PROFILE=laptop")
+
+
+def test_a_gpu_does_not_ask_what_would_run_without_one_but_a_wrong_name_is_refused_everywhere(on):
+    on("T4")
+    assert choose_profile(without_gpu="laptop") == choose_profile()
+    for card in ("T4", "no GPU"):
+        on(card)
+        with pytest.raises(ValueError, match="without_gpu='16gb' is unknown; the profiles of machines without a GPU are embedded, laptop."):
+            choose_profile(without_gpu="16gb")
+
+
+@pytest.mark.parametrize("name", ["embedded", "laptop"])
+def test_a_quickstart_alone_has_nothing_to_run_without_a_gpu(on, monkeypatch, name):
+    on("no GPU")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(Stop, match="run `make quickstart` in a clone"):
+        choose_profile(without_gpu=name)
+
+
+def test_the_laptops_steps_hold_whole_groups_and_its_lengths_fit():
+    profile = PROFILES["laptop"]
+    assert profile.per_device_train_batch_size * profile.gradient_accumulation_steps % profile.num_generations == 0
+    assert profile.max_prompt_length + profile.max_completion_length <= profile.max_seq_length
 
 
 def test_a_card_too_small_is_refused_unless_a_profile_is_named(on, monkeypatch):
@@ -95,7 +132,7 @@ def test_variables_that_are_empty_count_as_unset(on, monkeypatch):
 
 
 @pytest.mark.parametrize("name, value, complaint", [
-    ("GRPO_PROFILE", "t5", "GRPO_PROFILE='t5' is unknown; the profiles are embedded, 6gb, 8gb, 16gb"), ("GRPO_DATA", "nowhere", "is neither a folder nor one of")])
+    ("GRPO_PROFILE", "t5", "GRPO_PROFILE='t5' is unknown; the profiles are embedded, laptop, 6gb, 8gb, 16gb"), ("GRPO_DATA", "nowhere", "is neither a folder nor one of")])
 def test_an_unknown_value_is_named(on, monkeypatch, name, value, complaint):
     on("no GPU")
     monkeypatch.setenv(name, value)

@@ -45,6 +45,12 @@ PROFILES = {
         GPU, name="embedded", model="../data/tiny-model", data="embedded", adapter="../grpo_saved_lora", splits=("test", "held_out"),
         max_seq_length=384, max_prompt_length=192, max_completion_length=96, lora_rank=16, learning_rate=1.5e-3,
         max_steps=100, num_generations=8, per_device_train_batch_size=128, gradient_accumulation_steps=1),
+    # A real model for machines without a GPU; where it is loaded there, grpo_kit.model.small_real_model fetches it, once.
+    "laptop": replace(
+        GPU, name="laptop", data="embedded",
+        model=os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "grpo-notebooks/SmolLM2-135M-Instruct"),
+        splits=("test", "held_out"), max_seq_length=512, max_prompt_length=256, max_completion_length=192, lora_rank=16,
+        learning_rate=2e-4, max_steps=50, num_generations=8, per_device_train_batch_size=8, gradient_accumulation_steps=2),
     "6gb": replace(GPU, name="6gb", model="unsloth/Qwen2.5-0.5B-Instruct", gpu_memory_utilization=0.4),
     "8gb": replace(GPU, name="8gb", model="unsloth/Qwen2.5-1.5B-Instruct", gpu_memory_utilization=0.5),
     "16gb": GPU,
@@ -81,21 +87,28 @@ def prepared(profile, capability, changes):
     return profile
 
 
-def choose_profile(**changes) -> Profile:
-    """The profile of this machine, with the overrides of the environment and then `changes` of its fields; `reason` says why."""
+def choose_profile(without_gpu="embedded", **changes) -> Profile:
+    """The profile of this machine, with the overrides of the environment and then `changes` of its fields; `reason` says why.
+
+    `without_gpu`: the one taken where there is no GPU, "embedded" or, with a real model that is fetched once, "laptop".
+    """
+    small = [name for name in PROFILES if not name.endswith("gb")]
+    if without_gpu not in small:
+        raise ValueError(f"without_gpu={without_gpu!r} is unknown; the profiles of machines without a GPU are {', '.join(small)}.")
     memory, capability = gpu()
-    fitting = [p for p in PROFILES.values() if p.name != "embedded" and int(p.name[:-2]) * 0.9 <= memory]
+    fitting = [p for p in PROFILES.values() if p.name.endswith("gb") and int(p.name[:-2]) * 0.9 <= memory]
     if name := os.environ.get("GRPO_PROFILE"):
         if name not in PROFILES:
             raise ValueError(f"GRPO_PROFILE={name!r} is unknown; the profiles are {', '.join(PROFILES)}.")
         profile, reason = PROFILES[name], f"GRPO_PROFILE={name}"
     elif memory == 0:
-        profile, reason = PROFILES["embedded"], "no GPU: the small model and the word problems of the repository"
+        model = "the small model" if without_gpu == "embedded" else "a small real model"
+        profile, reason = PROFILES[without_gpu], f"no GPU: {model} and the word problems of the repository"
     elif fitting:
         profile, reason = fitting[-1], f"a GPU with {memory:.0f} GB"
     else:
         raise RuntimeError(f"This GPU has {memory:.0f} GB and the smallest profile needs 6; set GRPO_PROFILE to override.")
-    if profile.name == "embedded" and importlib.util.find_spec("grpo_kit") is None:  # the quickstart, alone on a machine
+    if profile.data == "embedded" and importlib.util.find_spec("grpo_kit") is None:  # the quickstart, alone on a machine
         raise Stop("PyTorch sees no CUDA GPU here: update the driver or switch the runtime to a GPU, or run `make quickstart` in a clone.")
     data = changes.get("data") or os.environ.get("GRPO_DATA") or profile.data
     if data not in SOURCES and not Path(data).expanduser().is_dir():

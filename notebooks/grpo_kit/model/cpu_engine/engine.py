@@ -20,6 +20,7 @@ from vllm.model_executor.layers.layernorm import RMSNorm
 from vllm.v1.sample import sampler
 from vllm.v1.sample.ops import topk_topp_sampler
 
+from grpo_kit.model.small_real_model import FOLDER, small_real_model
 from .weights import _base_weights, _check_plain_lora, _live_adapter, _one_product, _save_lora, _saved_adapter
 
 transformers_logging.disable_progress_bar()  # a local folder loads in a second
@@ -188,12 +189,14 @@ class FastLanguageModel(unsloth.FastLanguageModel):
         use_gradient_checkpointing="unsloth",
         **kwargs,
     ):
-        """(model, tokenizer) of a local folder, computing in float32.
+        """(model, tokenizer) of a local folder, computing in float32; the small real model's is made where it is absent.
 
         Accepted and without effect here: `gpu_memory_utilization` (VLLM_CPU_KVCACHE_SPACE bounds the engine's cache)
         and `use_gradient_checkpointing` (costs a third of a step to save memory that is not short).
         """
         global _engine
+        if Path(model_name) == FOLDER:
+            small_real_model()  # fetches it, the first time
         if not Path(model_name).is_dir():
             raise FileNotFoundError(f"{model_name} is no folder here: without a GPU, name a downloaded model's folder.")
         if str(dtype).removeprefix("torch.") not in ("None", "float32"):
