@@ -161,7 +161,7 @@ CARDS = {
 # Read off the runs in test_memory.py, which a plan so made meets within a third: a token takes this many times what
 # moving the weights once takes, and a training step reaches this share of the card's operations. An H200 (4,800 GB/s) took
 # 8.6 s where this says 6.3: beyond an H100's bandwidth a token waits for other things.
-PER_TOKEN, REACHED = 2.7, 0.2
+PER_TOKEN, REACHED = 2.7, 0.15
 
 
 def step_seconds(config, profile, card, prompt=None, length=None, weights="NF4"):
@@ -169,14 +169,14 @@ def step_seconds(config, profile, card, prompt=None, length=None, weights="NF4")
 
     `prompt` and `length` are tokens: of a prompt, and of the batch's longest completion (default: the profile's limits).
     All completions of a step are written at once, so that a token of all of them costs one pass over the weights; those in
-    NF4 are written out in 16 bits and read again. A training step is 8 operations a weight and token: forward, forward
-    again (checkpointing) and two for the backward.
+    NF4 are written out in 16 bits and read again. A training step is 6 operations a weight and token: forward, forward
+    again (checkpointing) and back through the layers; frozen weights get no gradient.
     """
     prompt, length = prompt or profile.max_prompt_length, length or profile.max_completion_length
     count = count_parameters(config)
     moved = (WEIGHT_BYTES[weights] + 4 if weights == "NF4" else WEIGHT_BYTES[weights]) * count["linear"] + 2 * count["rest"]
     tokens = profile.per_device_train_batch_size * profile.gradient_accumulation_steps * (prompt + length)
-    operations = 8 * (count["linear"] + count["rest"]) * tokens
+    operations = 6 * (count["linear"] + count["rest"]) * tokens
     return PER_TOKEN * length * moved / card.bandwidth, operations / (REACHED * card.flops)
 
 
