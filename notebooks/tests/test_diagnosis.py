@@ -60,8 +60,8 @@ def test_a_reward_that_fell_is_named_in_a_log_long_enough_to_tell():
     name = "rewards/format_reward/mean"
     fell = [HEALTHY | {name: 0.1}] * 10 + [HEALTHY | {name: 0.04}] * 10
     table = diagnose(fell)
-    assert list(table["finding"]) == ["a reward fell"]
-    assert "format_reward: 0.1 in the first quarter, 0.04 in the last" in table["evidence"][0]
+    assert list(table["finding"]) == ["rewards fell"]
+    assert "first quarter to last: format_reward from 0.1 to 0.04" in table["evidence"][0]
     assert found(fell[::-1]) == found(fell[5:15]) == []  # it rose; and ten steps are too few
 
 

@@ -10,7 +10,7 @@ FINDINGS = [
     ("completions cut off", "completions/clipped_ratio", "below", 0.5, "raise max_completion_length, or reward brevity; if it came suddenly, lower learning_rate"),
     ("entropy collapsed", "entropy", "above", 0.015, "train again with a lower learning_rate, and keep a checkpoint from before the collapse"),
     ("no spread in the rewards", "frac_reward_zero_std", "below", 0.9,
-     "read some completions: all right, use harder questions; all wrong, easier ones or partial rewards; all different, mend the reward"),
+     "read some completions: all right, use harder questions; all wrong, easier ones or partial rewards; all unpaid or all different, mend the reward"),
     ("gradient zero", "grad_norm", "above", 1e-7, "mend what stands above this line; alone: is the adapter trainable, beta 0?"),
 ]
 
@@ -31,12 +31,14 @@ def diagnose(log_history, before=None, after=None):
             value = float(recent[metric].mean())
             if not (value > limit if side == "above" else value < limit):  # written so that NaN is a finding
                 found.append((finding, f"{metric} = {value:.3g} (healthy: {side} {limit:g})", remedy))
-    quarter = len(logs) // 4
+    quarter, fallen = len(logs) // 4, []
     for metric in [name for name in logs if name.startswith("rewards/") and name.endswith("/mean") and quarter >= 5]:
         first, last = (float(part[metric].mean()) for part in (logs.head(quarter), logs.tail(quarter)))
         if last < first / 2:
-            found.append(("a reward fell", f"{metric.split('/')[1]}: {first:.2g} in the first quarter, {last:.2g} in the last",
-                          "read completions: where all fall, lower learning_rate; else, what earns the others without it? give it a larger weight"))
+            fallen.append(f"{metric.split('/')[1]} from {first:.2g} to {last:.2g}")
+    if fallen:
+        found.append(("rewards fell", f"first quarter to last: {', '.join(fallen)}",
+                      "read completions: where all fall, lower learning_rate; else, what earns the others without it? give it a larger weight"))
     if before and all(torch.equal(before[name], after[name]) for name in before):
         found.append(("the adapter never changed", f"all {len(before)} tensors equal those before", "mend what stands above"))
     return pd.DataFrame(found, columns=["finding", "evidence", "what to do"])
