@@ -145,7 +145,7 @@ def test_every_gpu_profile_fits_with_its_savings_and_not_without_checkpointing(n
     on_top = plan.loc[["runtime", "adapter, gradients, optimiser"], "sampling"].sum()
     assert plan["sampling"].sum() == pytest.approx(memory.standby_share(size) * size + on_top) and plan["sampling"].sum() < size
     whole = memory_plan(QWEN, PROFILES[name], ON_GPU, size, chunked=False)
-    assert (verdict(whole, QWEN, PROFILES[name], ON_GPU, size) == "fits") == (name == "16gb")  # its batch is small
+    assert verdict(whole, QWEN, PROFILES[name], ON_GPU, size).startswith("too close to say: ")
     keeping = replace(ON_GPU, checkpointing=False)
     assert verdict(memory_plan(QWEN, profile, keeping, size), QWEN, profile, keeping, size).startswith("does not fit: ")
 

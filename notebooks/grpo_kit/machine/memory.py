@@ -101,7 +101,7 @@ def activation_bytes(config, profile, prompt, habits):
     mask = row if habits.row else 0  # who sees whom in a packed row: a line of values for each token
     layers = 1 if habits.checkpointing else config.num_hidden_layers
     kept = layers * layer_values(config, profile.lora_rank, mask) * tokens
-    at_once = min(tokens, 1024) if habits.row else tokens  # the CPU engine scores 1,024 tokens at a time
+    at_once = min(tokens, 1024) if habits.row else tokens  # the kit's trainer on a CPU scores 1,024 tokens at a time
     return habits.value * (kept + 3 * config.intermediate_size * at_once)  # three gradients of a layer on their way
 
 
@@ -181,8 +181,10 @@ def step_seconds(config, profile, card, prompt=None, length=None, weights="NF4")
 
 
 def verdict(plan, config, profile, habits, memory):
-    """"fits", or what does not: the whole, or a single sequence in the KV cache."""
+    """"fits", "too close to say" within a sixteenth of the memory, or what does not fit: the whole, or one sequence in the cache."""
     taken = plan.sum().max()  # the spare cache too: what vLLM was granted is not there for the training
+    if abs(taken - memory) < memory / 16:
+        return f"too close to say: {taken / 1e9:.1f} of {memory / 1e9:.0f} GB"
     if taken > memory:
         return f"does not fit: {taken / 1e9:.1f} of {memory / 1e9:.0f} GB"
     if plan["sampling"].filter(like="KV").sum() < kv_bytes(config, profile.max_seq_length, habits):

@@ -20,6 +20,8 @@ def plot_parts(bars, title, xlabel, ends=None, limit=None):
         left = np.zeros(len(bars))
         for part, color in zip(parts, PALETTE[: len(parts)], strict=True):
             sizes = np.array([sizes.get(part, 0) for sizes in bars.values()])
+            if not sizes.any():  # its colour stays its own
+                continue
             axis.barh(list(bars), sizes, left=left, height=0.7, color=color, edgecolor="white", label=part)
             left += sizes
         for height, (total, text) in enumerate(zip(left, ends or [f"{total:,.1f}" for total in left], strict=True)):
