@@ -63,8 +63,7 @@ def save(name, figures):
 
 def copied(name, share=None):
     """A copy of the repository for one notebook; `share`: its engine's of the memory, instead of the profile's."""
-    whole = OUT / f"copy-{name}"
-    target = OUT / f"copy-{name}.part"
+    whole, target = OUT / f"copy-{name}", OUT / f"copy-{name}.part"
     for folder in (whole, target):
         shutil.rmtree(folder, ignore_errors=True)
     target.mkdir(parents=True)
