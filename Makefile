@@ -70,7 +70,7 @@ gpu-check: setup ## on a GPU: the quickstart, a 3B shape and chapters, timed and
 evidence: setup ## on a GPU: two Qwen2.5 on GSM8K, whole test set before and after, one JSON to send back (hours)
 	PYTHONPATH=notebooks $(PYTHON) -m grpo_kit.workshop.evidence $(ARGS)
 
-controls: setup ## train again from other seeds and with other rewards (an hour; resumes), for chapter 06
+controls: setup ## train again from other seeds and with other rewards (an hour or two; resumes), for chapter 06
 	@$(FOLDERS); PYTHONPATH=notebooks $(TRAIN) -m grpo_kit.workshop.controls $(ARGS)
 
 # In a container one is often root, which JupyterLab refuses unless it is told.

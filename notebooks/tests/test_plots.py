@@ -222,6 +222,9 @@ def test_parts_are_laid_end_to_end_and_named_once():
     assert starts == [0, 0, 1, 3] and words(figure) == ["3.0", "3.0"]
     assert [text.get_text() for text in figure.legends[0].texts] == ["x", "y"]
     assert words(plot_parts({"a": {"x": 1}}, "T", "GB", ends=["1 of 2"])) == ["1 of 2"]
+    limited = plot_parts({"a": {"x": 0, "y": 1}}, "T", "GB", limit=2).axes[0]
+    assert list(limited.lines[0].get_xdata()) == [2, 2] and limited.get_xlim()[1] > 2
+    assert [bar.get_label() for bar in limited.containers] == ["y"]  # a part that no bar has is not named
 
 
 def test_bars_carry_their_numbers_and_the_chosen_one_its_colour():

@@ -29,6 +29,13 @@ def lenient_accuracy(completions, answer, **columns):
     return scores
 
 
+def wilson_shares(hits):
+    """A row for each bool column of the DataFrame `hits`: its share in % with its Wilson 95 % interval (value, low, high)."""
+    low, high = proportion_confint(hits.sum(), len(hits), method="wilson")
+    share = hits.mean()  # the clips: rounding would leave 100 % outside its own interval
+    return 100 * pd.DataFrame({"value": share, "low": low.clip(upper=share), "high": high.clip(lower=share)})
+
+
 @dataclass
 class Evaluation:
     """What one model did with every question of a set; prints as a table.
@@ -44,10 +51,7 @@ class Evaluation:
 
         Index: `MEASURES`, then "mean tokens", which has no interval. Columns: value, low, high.
         """
-        hits = self.rows[MEASURES]
-        low, high = proportion_confint(hits.sum(), len(hits), method="wilson")
-        share = hits.mean()  # the clips: rounding would leave 100 % outside its own interval
-        table = 100 * pd.DataFrame({"value": share, "low": low.clip(upper=share), "high": high.clip(lower=share)})
+        table = wilson_shares(self.rows[MEASURES])
         table.loc["mean tokens", "value"] = self.rows["length"].mean()
         return table.rename_axis(f"% of {len(self.rows)} questions")
 

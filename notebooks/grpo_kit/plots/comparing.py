@@ -5,8 +5,8 @@ from dataclasses import replace
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from statsmodels.stats.proportion import proportion_confint
 
+from grpo_kit.measure.score import wilson_shares
 from .style import BLUE, GREY, ORANGE, STYLE
 
 
@@ -21,7 +21,7 @@ def _panels(count, height, width=4.5, **options):
 
 def _dots(axis, places, table, name):
     """Dots with intervals, joined; `table` has the columns value, low and high, in %."""
-    reach = [(table["value"] - table["low"]).clip(lower=0), (table["high"] - table["value"]).clip(lower=0)]  # of 0 %, rounded
+    reach = [table["value"] - table["low"], table["high"] - table["value"]]
     axis.errorbar(places, table["value"], yerr=reach, fmt="o-", color=MODELS[name], linewidth=1, elinewidth=2)
     axis.annotate(name, (places[-1], table["value"].iloc[-1]), xytext=(8, 0), textcoords="offset points",
                   color=MODELS[name], weight="bold", va="top" if name == "base" else "bottom")
@@ -60,8 +60,8 @@ def plot_trainings(found, questions):
         for axis, way in zip(axes, ways):
             for height, reward in enumerate(rewards):
                 shares = found[way, reward]
-                ends = 100 * np.array(proportion_confint(round(shares[0] / 100 * questions), questions, method="wilson"))
-                axis.plot(ends, [height] * 2, color=GREY, linewidth=3, alpha=0.6, label=f"95 %, over {questions} questions, of the first training")
+                first = pd.DataFrame({"first": np.arange(questions) < round(shares[0] / 100 * questions)})
+                axis.plot(wilson_shares(first)[["low", "high"]].iloc[0], [height] * 2, color=GREY, linewidth=3, alpha=0.6, label=f"95 %, over {questions} questions, of the first training")
                 places = height + 0.12 * np.arange(len(shares))  # apart, for they lie close; the first on its bar
                 axis.plot(shares, places, "o", color=ORANGE, markersize=5, label="a training")
                 axis.plot(shares[:1], places[:1], "o", color="none", markeredgecolor="black", markersize=9, label="the first")
@@ -103,10 +103,9 @@ def plot_temperatures(runs, temperatures):
         figure, axes = _panels(2, 3.4)
         for axis, title in zip(axes, ["right, lenient", "writes a calculation"]):
             for name, shift in [("base", -0.01), ("adapter", 0.01)]:
-                hits = [runs[name, one].rows["lenient"] if axis is axes[0] else runs[name, one].rows["text"].str.contains("=") for one in temperatures]
-                low, high = proportion_confint(np.array([hit.sum() for hit in hits]), count, method="wilson")
-                shares = 100 * pd.DataFrame({"value": [hit.mean() for hit in hits], "low": low, "high": high})
-                _dots(axis, np.array(temperatures) + shift, shares, name)
+                rows = {one: runs[name, one].rows for one in temperatures}
+                hits = {one: row["lenient"] if axis is axes[0] else row["text"].str.contains("=") for one, row in rows.items()}
+                _dots(axis, np.array(temperatures) + shift, wilson_shares(pd.DataFrame(hits)), name)
             axis.set(title=title, xlabel="temperature (0: greedy)", xticks=temperatures)
             axis.set(xlim=(-0.07, max(temperatures) * 1.35), ylim=(-9, 112), yticks=range(0, 101, 20))
         axes[0].set_ylabel(f"% of {count} questions")

@@ -24,7 +24,7 @@ AFTER = [
     ("grpo_kit.data.problems", "FOLDER"),
     ("grpo_kit.data.rows", "unreadable fetch hub_rows modelscope_file modelscope_rows jsonl_rows checked_row read_rows"),
     ("grpo_kit.rewards.functions", "ANY_TAG completion_text zero_truncated"),
-    ("grpo_kit.measure.score", "MEASURES lenient_accuracy Evaluation"),
+    ("grpo_kit.measure.score", "MEASURES lenient_accuracy wilson_shares Evaluation"),
     ("grpo_kit.measure.ask", "own_seeds evaluate"),
     ("grpo_kit.measure.statistics", "paired_test compare"),
     ("grpo_kit.training.progress", "LiveTable show_some"),
