@@ -474,8 +474,11 @@ def test_an_unknown_version_or_name_stops_the_import(monkeypatch):
 # --- one engine, both kinds of model, both kinds of machine ---
 
 
-def test_the_next_model_takes_the_engines_place(folders):
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_the_next_model_takes_the_engines_place(folders, by_hand):
     first, _ = load(folders["tied"])
+    if by_hand:  # closed already, and the load below closes it once more
+        first.cpu_engine.close()
     second, _ = load(folders["untied"])
     with pytest.raises(RuntimeError, match="load the model again"):
         generate(first)

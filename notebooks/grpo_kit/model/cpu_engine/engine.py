@@ -108,8 +108,9 @@ class Engine:
         self._push(self.base, {}, BASE)
 
     def close(self):
-        """Ends the engine and gives its memory back."""
-        self.llm.llm_engine.engine_core.shutdown()
+        """Ends the engine and gives its memory back; a second call does nothing."""
+        if self.llm is not None:
+            self.llm.llm_engine.engine_core.shutdown()
         self.llm = self.policy = self.base = None
         gc.collect()
 
