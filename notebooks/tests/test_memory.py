@@ -1,5 +1,6 @@
 """The memory planner: counts against real models, bytes against bitsandbytes, facts about the engines against their sources."""
 
+import ast
 import importlib.util
 import json
 import re
@@ -13,8 +14,9 @@ from bitsandbytes.functional import quantize_4bit
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from grpo_kit.machine import memory
-from grpo_kit.machine.memory import ON_CPU, ON_GPU, SPARE, batch_tokens, count_parameters, memory_plan, verdict
+from grpo_kit.machine import memory, memory_here
+from grpo_kit.machine.memory import SPARE, count_parameters, memory_plan, verdict
+from grpo_kit.machine.memory_here import cpu_plan, packed_tokens
 from grpo_kit.machine.profile import PROFILES
 
 SHAPE = {"vocab_size": 96, "hidden_size": 32, "intermediate_size": 80, "num_hidden_layers": 3, "num_attention_heads": 4,
@@ -81,7 +83,7 @@ def test_the_activations_are_what_autograd_keeps():
     tokens = torch.arange(64).view(2, 32)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         model.get_decoder()(tokens)
-    planned = 4 * config.num_hidden_layers * memory.layer_values(config, 4, 0) * tokens.numel()
+    planned = 4 * config.num_hidden_layers * memory.layer_values(config, 4) * tokens.numel()
     assert sum(kept.values()) == pytest.approx(planned, rel=0.1)
 
 
@@ -91,22 +93,21 @@ def test_the_optimisers_moments_take_what_torch_and_bitsandbytes_keep():
     parameter.sum().backward()
     optimizer.step()
     moments = sum(optimizer.state[parameter][name].nbytes for name in ("exp_avg", "exp_avg_sq"))
-    assert moments == ON_CPU.state * 4096
+    assert moments == memory.ADAM * 4096
     assert "blocksize = 256" in source("bitsandbytes", "optim/optimizer.py")  # 8 bits each, and a float32 for a block
-    assert ON_GPU.state == 2 * (256 + 4) / 256
+    assert memory.ADAM_8BIT == 2 * (256 + 4) / 256
 
 
 def test_packed_rows_are_counted_as_the_cpu_engine_packs_them():
-    assert batch_tokens(EMBEDDED, 110, 512) == (16 * 2 * 110 + 128 * 96, 110 + 4 * 96)  # 8 completions: two rows of 4
-    assert batch_tokens(EMBEDDED, 192, 512) == (16 * 3 * 192 + 128 * 96, 192 + 3 * 96)  # only 3 fit, so three rows
-    assert batch_tokens(EMBEDDED, 500, 512)[1] == 596  # a row holds one completion, however long
-    assert batch_tokens(PROFILES["16gb"], 256, None) == (4 * 896, 896)
+    assert packed_tokens(EMBEDDED, 110) == (16 * 2 * 110 + 128 * 96, 110 + 4 * 96)  # 8 completions: two rows of 4
+    assert packed_tokens(EMBEDDED, 192) == (16 * 3 * 192 + 128 * 96, 192 + 3 * 96)  # only 3 fit, so three rows
+    assert packed_tokens(EMBEDDED, 500)[1] == 596  # a row holds one completion, however long
 
 
 def test_what_is_said_of_the_engines_stands_in_their_sources():
     ours = source("grpo_kit", "model/cpu_engine/trl_rollouts.py")
-    assert f"PACK, BATCH = {ON_CPU.row}, 1024" in ours
-    assert '"VLLM_CPU_KVCACHE_SPACE") or "1"' in source("grpo_kit", "model/loader.py") and ON_CPU.kv_space >= memory.GIB
+    assert f"PACK, BATCH = {memory_here.PACK}, {memory_here.BATCH}" in ours
+    assert '"VLLM_CPU_KVCACHE_SPACE") or "1"' in source("grpo_kit", "model/loader.py") and memory_here.cache_space() >= memory.GIB
     rule = source("unsloth_zoo", "vllm_utils.py").partition('Version(vllm_version) < Version("0.11.0")')[2]
     rule = rule.partition("else:\n        # Standby")[2]
     tiers = re.findall(r"ten_percent >= ([\d.]+): standby_target_gpu_util = ([\d.]+)", rule)
@@ -129,32 +130,51 @@ def test_chunks_never_hold_more_than_two_gib_of_logits():
 def test_a_smaller_card_has_a_smaller_model_that_leaves_room(name):
     """The least memory that chooses the profile, of which a tenth is taken by others."""
     profile, size = PROFILES[name], int(name[:-2]) * 0.9e9
-    plan = memory_plan(SMALLER[name], profile, ON_GPU, 0.9 * size)
-    assert verdict(plan, SMALLER[name], profile, ON_GPU, 0.9 * size) == "fits" and plan.sum().max() < 0.95 * size
+    plan = memory_plan(SMALLER[name], profile, 0.9 * size)
+    assert plan.sum().max() < 0.95 * size and verdict(plan, SMALLER[name], profile, size) == "fits"
 
 
 @pytest.mark.parametrize("name", ["16gb", "24gb", "40gb", "80gb"])
 def test_every_gpu_profile_fits_with_its_savings_and_not_without_checkpointing(name):
     profile, size = PROFILES[name], int(name[:-2]) * 1e9
-    plan = memory_plan(QWEN, profile, ON_GPU, size)
-    assert verdict(plan, QWEN, profile, ON_GPU, size) == "fits" and plan.sum().max() < size
+    plan = memory_plan(QWEN, profile, size)
+    assert verdict(plan, QWEN, profile, size) == "fits" and plan.sum().max() < size
     profile = replace(profile, standby=True)
-    plan = memory_plan(QWEN, profile, ON_GPU, size)
-    assert verdict(plan, QWEN, profile, ON_GPU, size) == "fits"
+    plan = memory_plan(QWEN, profile, size)
+    assert verdict(plan, QWEN, profile, size) == "fits"
     assert plan.loc[SPARE, "training"] == 0 < plan.loc[SPARE, "sampling"]
     on_top = plan.loc[["runtime", "adapter, gradients, optimiser"], "sampling"].sum()
     assert plan["sampling"].sum() == pytest.approx(memory.standby_share(size) * size + on_top) and plan["sampling"].sum() < size
-    whole = memory_plan(QWEN, PROFILES[name], ON_GPU, size, chunked=False)
-    assert verdict(whole, QWEN, PROFILES[name], ON_GPU, size).startswith("too close to say: ")
-    keeping = replace(ON_GPU, checkpointing=False)
-    assert verdict(memory_plan(QWEN, profile, keeping, size), QWEN, profile, keeping, size).startswith("does not fit: ")
+    whole = memory_plan(QWEN, PROFILES[name], size, chunked=False)
+    assert not verdict(whole, QWEN, PROFILES[name], size).startswith("fits")
+    keeping = memory_plan(QWEN, profile, size, checkpointing=False)
+    assert verdict(keeping, QWEN, profile, size).startswith("does not fit: ")
+
+
+@pytest.mark.parametrize("beyond, word", [(-1.01, "fits"), (-0.99, "too close to say: 15.0"), (0.99, "too close to say: 17.0"), (1.01, "does not fit: 17.0")])
+def test_a_plan_that_ends_near_the_cards_end_cannot_say(beyond, word):
+    plan = memory_plan(QWEN, PROFILES["16gb"], 16e9)
+    plan.loc["runtime"] += 16e9 + beyond * 1e9 - plan.sum().max()
+    assert verdict(plan, QWEN, PROFILES["16gb"], 16e9).startswith(word)
+
+
+@pytest.mark.parametrize("free, whole", [(2.9e9, True), (2.7e9, False)])
+def test_unsloth_scores_a_batch_whole_where_so_much_is_free(monkeypatch, free, whole):
+    """The rule itself, taken from Unsloth's source, of a card with `free` bytes."""
+    rule = next(node for node in ast.parse(source("unsloth_zoo", "rl_replacements.py")).body if getattr(node, "name", "") == "autotune_batch_and_chunks")
+    names = {"torch": torch}
+    exec(ast.unparse(rule), names)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free, 16e9))
+    rows, chunks = names["autotune_batch_and_chunks"](4, 256 + 640, QWEN.hidden_size, QWEN.vocab_size)
+    assert (rows == 4) == whole == (memory.whole_batch_bytes(QWEN, PROFILES["16gb"]) < free) and chunks == 4
 
 
 def test_a_model_that_leaves_no_cache_does_not_fit():
     profile = PROFILES["16gb"]
-    plan = memory_plan(QWEN, profile, ON_GPU, 2.7e9)  # of which vLLM gets 0.6: less than the weights
+    plan = memory_plan(QWEN, profile, 2.7e9)  # of which vLLM gets 0.6: less than the weights
     assert (plan >= 0).all(axis=None)
-    assert verdict(plan, QWEN, profile, ON_GPU, 16e9) == "does not fit: no room for one sequence in the KV cache"
+    assert verdict(plan, QWEN, profile, 16e9) == "does not fit: no room for one sequence in the KV cache"
 
 
 def llama(**shape):
@@ -190,7 +210,7 @@ H100_RUN, H200_RUN = (json.loads((ROOT / f"notebooks/results/gpu_check_nvidia_{c
 @pytest.mark.parametrize("run, standby, error", [(H100_RUN, True, 0.05), (H200_RUN, False, 0.1)])
 def test_the_plan_of_the_runs_that_were_measured_on_a_gpu(run, standby, error):
     """A 3B shape, vLLM held to its share of 16 GB; the longest prompt had 119 tokens."""
-    plan = memory_plan(QWEN, replace(PROFILES["16gb"], standby=standby), ON_GPU, 16e9, prompt=119).sum() / 1e9
+    plan = memory_plan(QWEN, replace(PROFILES["16gb"], standby=standby), 16e9, prompt=119).sum() / 1e9
     assert plan["sampling"] == pytest.approx(run["peak, GB"]["generate"], rel=error)
     assert plan["training"] == pytest.approx(run["peak, GB"]["training"], rel=error)
 
@@ -225,36 +245,46 @@ def test_the_caches_variable_never_stops_the_import_nor_plans_a_gpus_share(monke
     monkeypatch.delenv("VLLM_CPU_KVCACHE_SPACE", raising=False)
     if value is not None:
         monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", value)
-    habits = replace(ON_CPU, kv_space=memory.cache_space())
-    assert habits.kv_space == gib * memory.GIB
-    assert memory_plan(TINY, EMBEDDED, habits, 16e9).filter(like="KV", axis=0)["sampling"].sum() == gib * memory.GIB
+    assert memory_here.cache_space() == gib * memory.GIB
+    assert cpu_plan(TINY, EMBEDDED).filter(like="KV", axis=0)["sampling"].sum() == gib * memory.GIB
 
 
 def test_without_standby_the_engine_keeps_the_profiles_share_while_the_model_trains():
     profile = PROFILES["16gb"]
-    plan = memory_plan(QWEN, profile, ON_GPU, 15.6e9)
+    plan = memory_plan(QWEN, profile, 15.6e9)
     cache = plan.filter(like="KV", axis=0).sum()
     assert cache["sampling"] == cache["training"] == pytest.approx(0.6 * 15.6e9 - plan.loc["weights", "training"])
-    assert verdict(plan, QWEN, profile, ON_GPU, 15.6e9) == "fits" and plan.sum().max() < 15.6e9  # a T4's 14.56 GiB
+    assert verdict(plan, QWEN, profile, 15.6e9) == "fits" and plan.sum().max() < 15.6e9  # a T4's 14.56 GiB
 
 
 def test_on_a_cpu_the_cache_stays_and_the_float32_copies_count():
-    plan = memory_plan(TINY, EMBEDDED, ON_CPU, 16e9, prompt=119)
+    plan = cpu_plan(TINY, EMBEDDED, prompt=119)
     cache = plan.filter(like="KV", axis=0).sum()
-    assert cache["sampling"] == cache["training"] == ON_CPU.kv_space
+    assert cache["sampling"] == cache["training"] == memory_here.cache_space()
     count = count_parameters(TINY)
     policy, dense = 0.5159 * count["linear"] + 4 * count["rest"], 4 * count["linear"]
     engine = 4 * (count["linear"] + count["rest"])
     assert plan.loc["weights", "training"] == pytest.approx(policy + dense + engine, rel=1e-3)
-    assert (ON_CPU.tolerance, ON_GPU.tolerance) == (0.3, 0.6)
+    assert plan.loc["adapter, gradients, optimiser", "training"] == 16 * count_parameters(TINY, EMBEDDED.lora_rank)["adapter"]
+
+
+@pytest.mark.parametrize("gpu", [True, False])
+def test_the_plan_here_is_this_machines(monkeypatch, gpu):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: gpu)
+    monkeypatch.setattr(torch.accelerator, "get_memory_info", lambda: (15e9, 16e9))
+    plan, size = memory_here.plan_here(QWEN, PROFILES["16gb"], 119)
+    expected = memory_plan(QWEN, PROFILES["16gb"], 15e9, 119) if gpu else cpu_plan(QWEN, PROFILES["16gb"], 119)
+    assert plan.equals(expected) and (size == 15e9) == gpu
+    if gpu:  # the memory that was free before the model was loaded
+        assert memory_here.plan_here(QWEN, PROFILES["16gb"], 119, 14e9)[0].equals(memory_plan(QWEN, PROFILES["16gb"], 14e9, 119))
 
 
 def test_the_peak_is_seen_also_when_it_is_over_at_the_end():
-    before = memory.memory_in_use()
+    before = memory_here.memory_in_use()
     device = torch.accelerator.current_accelerator() or "cpu"
-    with memory.measured_peak() as peak:
+    with memory_here.measured_peak() as peak:
         taken = torch.ones(200_000_000, dtype=torch.uint8, device=device)
-        held = memory.memory_in_use()
+        held = memory_here.memory_in_use()
         for _ in range(5):
             taken.add_(1)
         del taken
@@ -263,6 +293,6 @@ def test_the_peak_is_seen_also_when_it_is_over_at_the_end():
 
 def test_the_watch_ends_when_the_run_fails():
     threads = threading.active_count()
-    with pytest.raises(KeyError), memory.measured_peak():
+    with pytest.raises(KeyError), memory_here.measured_peak():
         raise KeyError
     assert threading.active_count() == threads

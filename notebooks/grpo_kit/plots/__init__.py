@@ -3,4 +3,4 @@
 from .comparing import plot_answers, plot_by_steps, plot_curves, plot_formats, plot_temperatures, plot_trainings
 from .style import BLUE, GREY, STYLE
 from .training import completions_table, plot_log, plot_training
-from .weights import draw_tokens, plot_bars, plot_levels, plot_parts, plot_shares
+from .weights import draw_tokens, plot_bars, plot_levels, plot_parts, plot_planned, plot_shares

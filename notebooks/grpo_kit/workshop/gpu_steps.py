@@ -13,7 +13,8 @@ from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
-from grpo_kit.machine.memory import ON_GPU, memory_in_use, memory_plan
+from grpo_kit.machine.memory import memory_plan
+from grpo_kit.machine.memory_here import memory_in_use
 from grpo_kit.machine.profile import PROFILES
 from .step_cost import MODEL, PROJECTIONS, SEED
 
@@ -157,7 +158,7 @@ def engine(folder, save, budget=BUDGET, lengths=None, prompts=PROMPTS):
     dataset = problems(profile, tokenizer)
     texts = [tokenizer.apply_chat_template(row, tokenize=False, add_generation_prompt=True) for row in dataset["prompt"]]
     longest = max(map(len, tokenizer(texts, add_special_tokens=False)["input_ids"]))
-    plan = memory_plan(AutoConfig.from_pretrained(folder), PROFILES["16gb"], ON_GPU, budget, longest)
+    plan = memory_plan(AutoConfig.from_pretrained(folder), PROFILES["16gb"], budget, longest)
     save({"plan, GB": (plan.sum() / 1e9).to_dict(), "plan": (plan / 1e9).to_dict()})
 
     params, rates = SamplingParams(temperature=1.0, max_tokens=min(lengths), ignore_eos=True), {}
