@@ -28,7 +28,7 @@ def machine_checks():
         works = float(capability) >= 7.5 and int(driver.split(".")[0]) >= 580
     cpuinfo = Path("/proc/cpuinfo").read_text()
     name = next((line.partition(": ")[2] for line in cpuinfo.splitlines() if line.startswith("model name")), platform.machine())
-    flags = {flag: "yes" if flag in cpuinfo else "no" for flag in ("avx2", "avx512f", "avx512_bf16", "amx_tile")}
+    flags = {flag: "yes" if flag in cpuinfo else "no" for flag in ("avx2", "avx512f")}
     cpu = f"{name}, {len(os.sched_getaffinity(0))} cores; " + ", ".join(map(" ".join, flags.items()))
     ram, free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), shutil.disk_usage(".").free
     return [

@@ -1,11 +1,9 @@
-"""How much memory a GRPO run takes on a GPU, item by item, before it runs, and about how long.
+"""How much memory a GRPO run takes on a GPU, item by item, before it runs.
 
 Sizes are in bytes, and a GB is 10^9 of them. The formulas hold for dense decoders with the seven linear layers of
 Llama and Qwen2, and for what Unsloth keeps: one copy of the 4-bit weights for engine and training, an adapter and its
 gradients in float32, 8-bit moments, checkpointing, logits in chunks. `memory_here` has the plan of a CPU, and what is in use.
 """
-
-from dataclasses import dataclass
 
 import pandas as pd
 import torch
@@ -15,7 +13,7 @@ from transformers import AutoModelForCausalLM
 WEIGHT_BYTES = {"float32": 4, "16-bit": 2, "NF4": 0.5 + 1 / 64 + 4 / (64 * 256)}
 ADAM, ADAM_8BIT = 8, 2 * (1 + 4 / 256)  # bytes a trained number: two moments, in float32 or in 8 bits with a scale for 256
 RUNTIME = 1.5e9  # an allowance: CUDA's context, compiled kernels, captured graphs; 1.3 GB was observed on an H100
-MARGIN = 1e9  # nearer than this to the card's end a plan cannot say: so far one of our two runs was from its own
+MARGIN = 1e9  # nearer than this to the card's end a plan cannot say: so far from its plan was one of two measured runs
 GIB = 2**30
 SPARE = "KV cache, spare"  # what the engine takes and a run could do without
 
@@ -34,6 +32,11 @@ def count_parameters(config, rank=0):
     linear = sum(layer.weight.numel() for layer in layers)
     adapter = rank * sum(layer.in_features + layer.out_features for layer in layers)
     return {"linear": linear, "rest": sum(p.numel() for p in model.parameters()) - linear, "adapter": adapter}
+
+
+def frozen_bytes(count, weights="NF4"):
+    """The frozen weights: the linear layers as `weights` says, the rest in 16 bits at least."""
+    return WEIGHT_BYTES[weights] * count["linear"] + max(2, int(WEIGHT_BYTES[weights])) * count["rest"]
 
 
 def standby_share(memory):
@@ -56,7 +59,7 @@ def activation_bytes(config, profile, prompt, checkpointing=True):
     """The activations of one forward and backward over a batch, all completions at full length, in 16 bits."""
     tokens = profile.per_device_train_batch_size * (prompt + profile.max_completion_length)
     layers = 1 if checkpointing else config.num_hidden_layers
-    gradients = 3 * config.intermediate_size  # of one layer, on their way back
+    gradients = 3 * config.intermediate_size  # of the MLP of the layer that is gone back through
     return 2 * tokens * (layers * layer_values(config, profile.lora_rank) + gradients)
 
 
@@ -82,7 +85,7 @@ def memory_plan(config, profile, memory, prompt=None, weights="NF4", chunked=Tru
     prompt = prompt or profile.max_prompt_length
     count = count_parameters(config, profile.lora_rank)
     fixed = {
-        "weights": WEIGHT_BYTES[weights] * count["linear"] + 2 * count["rest"],
+        "weights": frozen_bytes(count, weights),
         "adapter, gradients, optimiser": (4 + 4 + ADAM_8BIT) * count["adapter"],
         "runtime": RUNTIME,
     }
@@ -118,37 +121,3 @@ def whole_batch_bytes(config, profile, prompt=None):
     """
     tokens = profile.per_device_train_batch_size * ((prompt or profile.max_prompt_length) + profile.max_completion_length)
     return 16 * tokens * (config.hidden_size + config.vocab_size / 4) / 0.8
-
-
-@dataclass(frozen=True)
-class Card:
-    """A GPU as its maker describes it: memory bandwidth in bytes a second, dense 16-bit operations a second."""
-
-    bandwidth: float
-    flops: float
-
-
-CARDS = {
-    "T4": Card(320e9, 65e12), "L4": Card(300e9, 121e12), "RTX 4090": Card(1008e9, 165e12),
-    "A100 40 GB": Card(1555e9, 312e12), "H100": Card(3350e9, 989e12),
-}
-# Read off the runs in test_memory.py, which a plan so made meets within a third: a token takes this many times what
-# moving the weights once takes, and a training step reaches this share of the card's operations. An H200 (4,800 GB/s) took
-# 8.6 s where this says 6.3: beyond an H100's bandwidth a token waits for other things.
-PER_TOKEN, REACHED = 2.7, 0.15
-
-
-def step_seconds(config, profile, card, prompt=None, length=None, weights="NF4"):
-    """(sampling, training): the estimated seconds of one training step, once everything is compiled.
-
-    `prompt` and `length` are tokens: of a prompt, and of the batch's longest completion (default: the profile's limits).
-    All completions of a step are written at once, so that a token of all of them costs one pass over the weights; those in
-    NF4 are written out in 16 bits and read again. A training step is 6 operations a weight and token: forward, forward
-    again (checkpointing) and back through the layers; frozen weights get no gradient.
-    """
-    prompt, length = prompt or profile.max_prompt_length, length or profile.max_completion_length
-    count = count_parameters(config)
-    moved = (WEIGHT_BYTES[weights] + 4 if weights == "NF4" else WEIGHT_BYTES[weights]) * count["linear"] + 2 * count["rest"]
-    tokens = profile.per_device_train_batch_size * profile.gradient_accumulation_steps * (prompt + length)
-    operations = 6 * (count["linear"] + count["rest"]) * tokens
-    return PER_TOKEN * length * moved / card.bandwidth, operations / (REACHED * card.flops)
