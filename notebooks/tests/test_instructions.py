@@ -15,6 +15,7 @@ from transformers import AutoTokenizer
 from grpo_kit.data.instructions import (
     INSTRUCTIONS, is_chinese, read_instructions, read_jsonl, split_rows, to_messages, write_jsonl,
 )
+from grpo_kit.sft.measures import mentions
 
 NOTEBOOKS = Path(__file__).resolve().parents[1]
 ROW = {"instruction": "Why?", "output": "Because.\u2028So."}
@@ -37,6 +38,18 @@ def test_the_repository_s_rows():
     lengths = sorted(map(len, whole))
     longest_output = max(len(ids) for ids in tokenizer([row["output"] for row in rows])["input_ids"])
     assert (lengths[-1], lengths[len(rows) // 2], longest_output) == (125, 62, 58)
+
+
+def test_the_questions_that_nobody_trains_on():
+    """As the datasheet says, and none of them is an instruction to learn."""
+    folder = INSTRUCTIONS.parent
+    facts, questions = read_jsonl(folder / "facts.jsonl"), read_jsonl(folder / "open_questions.jsonl")
+    assert (len(facts), len(questions)) == (100, 48)
+    asked = [row["question"] for row in facts] + [row["instruction"] for row in questions]
+    assert len({*asked, *(row["instruction"] for row in read_instructions("embedded"))}) == 148 + 360
+    for row in facts:
+        assert row["answers"] and all(answer == answer.strip() != "" for answer in row["answers"])
+        assert not any(mentions(row["question"], [answer]) for answer in row["answers"]), row  # repeating the question is no answer
 
 
 def test_other_columns_are_left_out(tmp_path):

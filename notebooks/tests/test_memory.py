@@ -220,8 +220,7 @@ def test_the_plan_of_the_runs_that_were_measured_on_a_gpu(run, standby, error):
 
 
 def test_the_seconds_of_runs_on_gpus_are_met():
-    *fitted, kept_out = (estimated / measured for _, estimated, measured in step_time.measured_steps())
-    assert len(fitted) == 5 and all(5 / 6 < ratio < 7 / 6 for ratio in fitted) and 3 / 4 < kept_out < 4 / 3
+    assert all(5 / 6 < estimated / measured < 7 / 6 for _, estimated, measured in step_time.measured_steps())
 
 
 def test_a_step_takes_longer_for_more_tokens_a_larger_model_and_a_slower_card():
@@ -232,6 +231,13 @@ def test_a_step_takes_longer_for_more_tokens_a_larger_model_and_a_slower_card():
     assert all(more > less for more, less in zip(seconds(), seconds(length=320)))
     assert all(more > less for more, less in zip(seconds(step_time.LLAMA_8B), seconds()))
     assert all(more > less for more, less in zip(seconds(), seconds(card="RTX 4090")))
+
+
+@pytest.mark.parametrize("name", [name for name in PROFILES if name.endswith("gb")])
+def test_unsloth_splits_a_checkpointed_batch_before_it_would_not_fit(name):
+    config, profile = SMALLER.get(name, QWEN), PROFILES[name]
+    taken = memory.activation_bytes(config, profile, 256) + memory.logits_bytes(config, profile)
+    assert 2 * taken < memory.whole_batch_bytes(config, profile)
 
 
 @pytest.mark.parametrize("value, gib", [(None, 1), ("", 1), ("3", 3), ("0", 0), ("0.5", 0), ("-1", 0), ("much", 0)])

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from grpo_kit.data.problems import FOLDER
-from grpo_kit.sft.measures import answer_all, completion_loss, encode
+from grpo_kit.sft.measures import answer_all, completion_loss, encode, mentions
 from grpo_kit.sft.progress import LossTable, loss_curves
 
 ROWS = [
@@ -79,3 +79,11 @@ def test_the_table_averages_the_training_loss_and_marks_the_best(capsys):
 def test_the_curves_are_read_by_step():
     training, validation = loss_curves([{"step": 0, "eval_loss": 4.0}, {"step": 5, "loss": 3.0}, {"step": 5, "eval_loss": 2.0}])
     assert training.to_dict() == {5: 3.0} and validation.to_dict() == {0: 4.0, 5: 2.0}
+
+
+@pytest.mark.parametrize("reply, answers, found", [
+    ("The capital of France is Paris.", ["Paris"], True), ("PARIS!", ["Paris"], True), ("Parisians say so.", ["Paris"], False),
+    ("It has 4 strings.", ["four", "4"], True), ("It has 40 strings.", ["four", "4"], False), ("In Germany.", ["German"], False),
+    ("carbon  dioxide", ["carbon dioxide"], False), ("", ["Paris"], False), ("C++ (it is)", ["C++"], True)])
+def test_a_reply_mentions_an_answer_as_words_of_its_own(reply, answers, found):
+    assert mentions(reply, answers) is found

@@ -22,9 +22,9 @@ CARDS = {
     "T4": Card(320e9, 65e12), "L4": Card(300e9, 121e12), "RTX 4090": Card(1008e9, 165e12),
     "A100 40 GB": Card(1555e9, 312e12), "H100": Card(3350e9, 989e12), "H200": Card(4800e9, 989e12),
 }
-# Fitted to the first five of `measured_steps`: writing a token takes this many times what moving the weights takes, and so
-# many seconds besides; a training step reaches this share of the card's operations.
-MOVES, WAIT, REACHED = 2.2, 0.005, 0.15
+# Fitted to `measured_steps`: writing a token takes this many times what moving the weights takes, and so many seconds
+# besides; a training step reaches this share of the card's operations, and takes so many seconds however short it is.
+MOVES, WAIT, REACHED, FIXED = 2.2, 0.004, 0.15, 0.9
 
 
 def step_seconds(config, profile, card, prompt=None, length=None, weights="NF4"):
@@ -40,7 +40,7 @@ def step_seconds(config, profile, card, prompt=None, length=None, weights="NF4")
     moved = frozen_bytes(count, weights) + (4 * count["linear"] if weights == "NF4" else 0)
     tokens = profile.per_device_train_batch_size * profile.gradient_accumulation_steps * (prompt + length)
     operations = 6 * (count["linear"] + count["rest"]) * tokens
-    return length * (MOVES * moved / card.bandwidth + WAIT), operations / (REACHED * card.flops)
+    return length * (MOVES * moved / card.bandwidth + WAIT), operations / (REACHED * card.flops) + FIXED
 
 
 def qwen(hidden, inner, layers, heads):

@@ -5,6 +5,7 @@ be a plain one, one with LoRA or one with a prefix; it is asked as it stands, an
 """
 
 import contextlib
+import re
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -83,3 +84,8 @@ def answer_all(model, tokenizer, rows, max_new_tokens, batch_size=32):
     finally:
         tokenizer.padding_side = side
     return [text.strip() for text in texts]
+
+
+def mentions(reply, answers):
+    """Whether one of `answers` stands in the reply as a word or words of its own, in any case."""
+    return any(re.search(rf"(?<!\w){re.escape(answer)}(?!\w)", reply, re.IGNORECASE) for answer in answers)
