@@ -1,6 +1,5 @@
 """The memory planner: counts against real models, bytes against bitsandbytes, facts about the engines against their sources."""
 
-import ast
 import importlib.util
 import json
 import re
@@ -163,18 +162,6 @@ def test_the_margin_covers_the_runs_that_were_measured():
         assert all(abs(plan[when].sum() - 1e9 * peak) <= memory.margin(plan) for when, peak in found.items())
 
 
-@pytest.mark.parametrize("free, whole", [(2.9e9, True), (2.7e9, False)])
-def test_unsloth_scores_a_batch_whole_where_so_much_is_free(monkeypatch, free, whole):
-    """The rule itself, taken from Unsloth's source, of a card with `free` bytes."""
-    rule = next(node for node in ast.parse(source("unsloth_zoo", "rl_replacements.py")).body if getattr(node, "name", "") == "autotune_batch_and_chunks")
-    names = {"torch": torch}
-    exec(ast.unparse(rule), names)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free, 16e9))
-    rows, chunks = names["autotune_batch_and_chunks"](4, 256 + 640, QWEN.hidden_size, QWEN.vocab_size)
-    assert (rows == 4) == whole == (memory.whole_batch_bytes(QWEN, PROFILES["16gb"]) < free) and chunks == 4
-
-
 def test_a_model_that_leaves_no_cache_does_not_fit():
     profile = PROFILES["16gb"]
     plan = memory_plan(QWEN, profile, 2.7e9)  # of which vLLM gets 0.6: less than the weights
@@ -231,13 +218,6 @@ def test_a_step_takes_longer_for_more_tokens_a_larger_model_and_a_slower_card():
     assert all(more > less for more, less in zip(seconds(), seconds(length=320)))
     assert all(more > less for more, less in zip(seconds(step_time.LLAMA_8B), seconds()))
     assert all(more > less for more, less in zip(seconds(), seconds(card="RTX 4090")))
-
-
-@pytest.mark.parametrize("name", [name for name in PROFILES if name.endswith("gb")])
-def test_unsloth_splits_a_checkpointed_batch_before_it_would_not_fit(name):
-    config, profile = SMALLER.get(name, QWEN), PROFILES[name]
-    taken = memory.activation_bytes(config, profile, 256) + memory.logits_bytes(config, profile)
-    assert 2 * taken < memory.whole_batch_bytes(config, profile)
 
 
 @pytest.mark.parametrize("value, gib", [(None, 1), ("", 1), ("3", 3), ("0", 0), ("0.5", 0), ("-1", 0), ("much", 0)])

@@ -119,12 +119,3 @@ def verdict(plan, config, profile, memory):
     if plan["sampling"].filter(like="KV").sum() < kv_bytes(config, profile.max_seq_length):
         return "does not fit: no room for one sequence in the KV cache"
     return "fits"
-
-
-def whole_batch_bytes(config, profile, prompt=None):
-    """What must be free before a batch is scored, or Unsloth splits it (unsloth_zoo, autotune_batch_and_chunks).
-
-    Its rule takes 80 % of what is free, and counts the last hidden state and a quarter of the logits, at 16 bytes a number.
-    """
-    tokens = profile.per_device_train_batch_size * ((prompt or profile.max_prompt_length) + profile.max_completion_length)
-    return 16 * tokens * (config.hidden_size + config.vocab_size / 4) / 0.8
