@@ -50,7 +50,7 @@ PROFILES = {
         GPU, name="laptop", data="embedded",
         model=os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "grpo-notebooks/SmolLM2-135M-Instruct"),
         splits=("test", "held_out"), max_seq_length=512, max_prompt_length=256, max_completion_length=192, lora_rank=16,
-        learning_rate=2e-4, max_steps=50, num_generations=8, per_device_train_batch_size=8, gradient_accumulation_steps=2),
+        learning_rate=2e-4, max_steps=60, num_generations=8, per_device_train_batch_size=32, gradient_accumulation_steps=1),
     "6gb": replace(GPU, name="6gb", model="unsloth/Qwen2.5-0.5B-Instruct", gpu_memory_utilization=0.4),
     "8gb": replace(GPU, name="8gb", model="unsloth/Qwen2.5-1.5B-Instruct", gpu_memory_utilization=0.5),
     "16gb": GPU,
