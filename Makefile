@@ -1,6 +1,6 @@
 # `make` alone lists the targets; each one that needs .venv brings it up to date first.
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart aha test test-browser bench bench-growth gpu-check evidence controls lab llama.cpp chat smollm tiny-model sync lock clean
+.PHONY: help setup quickstart aha test test-browser bench bench-growth gpu-check evidence controls lab llama.cpp chat smollm laptop tiny-model sync lock clean
 
 PYTHON := .venv/bin/python
 # tcmalloc (Debian: libtcmalloc-minimal4), where it is installed, spares torch some memory management;
@@ -85,6 +85,9 @@ chat: llama.cpp ## talk on the terminal to the model that chapter 07 exported
 
 smollm: setup ## fetch SmolLM2-135M-Instruct, the real small model of machines without a GPU (93 MB, once)
 	@PYTHONPATH=notebooks $(PYTHON) -m grpo_kit.model.small_real_model
+
+laptop: setup ## train the real small model, SFT then GRPO, from three seeds (an hour or two without a GPU; resumes)
+	@$(FOLDERS); PYTHONPATH=notebooks $(TRAIN) -m grpo_kit.workshop.laptop $(ARGS)
 
 tiny-model: setup ## pretrain data/tiny-model again from nothing (an hour or two; resumes)
 	PYTHONPATH=notebooks $(TRAIN) -m grpo_kit.workshop.tiny_model
