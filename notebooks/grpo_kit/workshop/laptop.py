@@ -61,7 +61,7 @@ def ask_left(file, jobs, ask):
                 lines.write(line)
 
 
-def train(seed, steps, folder):
+def train(seed, steps, questions, folder):
     """One seed's SFT and GRPO in `folder`, each asked everything; what is finished is not done again."""
     from grpo_kit import FastLanguageModel  # before trl
     from datasets import Dataset, disable_progress_bars
@@ -86,6 +86,7 @@ def train(seed, steps, folder):
         model, r=profile.lora_rank, lora_alpha=profile.lora_rank, target_modules=PROJECTIONS, random_state=seed)
     problems = make_dataset(profile, "train", tokenizer)
     tests = {split: make_dataset(profile, split, tokenizer) for split in profile.splits}
+    tests = {split: test.select(range(min(questions or len(test), len(test)))) for split, test in tests.items()}
 
     def ask(stage, adapter):
         lora_request = model.load_lora(str(adapter)) if adapter else None
@@ -136,9 +137,9 @@ def train(seed, steps, folder):
     ask("GRPO", folder / "grpo")
 
 
-def in_a_process(seed, steps):
+def in_a_process(seed, arguments):
     """`train` in a process of its own, whose output is shown. RuntimeError where it fails."""
-    command = [sys.executable, "-m", "grpo_kit.workshop.laptop", f"--seed={seed}", f"--steps={steps}"]
+    command = [sys.executable, "-m", "grpo_kit.workshop.laptop", f"--seed={seed}", *arguments]
     process = bench.start(command, LIMIT, env=os.environ | {"GRPO_PROFILE": "laptop"})
     if process.wait():
         raise RuntimeError(f"seed {seed} ended with {process.returncode}. The same command goes on from what is finished.")
@@ -172,11 +173,13 @@ def main():
     parser.add_argument("--seed", type=int, help="run only this training")
     parser.add_argument("--seeds", type=int, default=SEEDS, help=f"how many trainings, from {SEED} upwards (default {SEEDS})")
     parser.add_argument("--steps", type=int, default=STEPS, help=f"of the GRPO (default {STEPS}); others are a trial, saved in outputs/laptop")
+    parser.add_argument("--questions", type=int, help="of each test set (default all); fewer are a trial too")
     options = parser.parse_args()
     os.chdir(NOTEBOOKS)
-    folder = FOLDER if options.steps == STEPS else FOLDER / f"trial_{options.steps}"
+    whole = options.steps == STEPS and not options.questions
+    folder = FOLDER if whole else FOLDER / f"trial_{options.steps}_{options.questions}"
     if options.seed:
-        return train(options.seed, options.steps, folder / str(options.seed))
+        return train(options.seed, options.steps, options.questions, folder / str(options.seed))
     from grpo_kit.model.small_real_model import small_real_model
     from grpo_kit.training.resume import only_one
 
@@ -184,9 +187,9 @@ def main():
     seeds = [SEED + number for number in range(options.seeds)]
     with only_one(folder):
         for seed in seeds:
-            in_a_process(seed, options.steps)
+            in_a_process(seed, sys.argv[1:])
     asked, logs = collected(folder, seeds)
-    file = RESULTS if folder == FOLDER and options.seeds == SEEDS else folder / "result.json"
+    file = RESULTS if whole and options.seeds == SEEDS else folder / "result.json"
     write(file, {"machine": bench.machine(), "date": datetime.date.today().isoformat(), "command": "python -m grpo_kit.workshop.laptop",
                  "versions": {name: metadata.version(name) for name in bench.PACKAGES}, "model": Path(PROFILES["laptop"].model).name,
                  "shown": SHOWN, "epochs": EPOCHS, "steps": options.steps, "asked": asked, "logs": logs})
