@@ -38,6 +38,7 @@ def test_without_a_gpu_the_cpu_must_have_avx2_and_six_gb_are_enough(monkeypatch)
         assert checks["free disk"] == ("7 GB", True)
     answering(monkeypatch, GPU.format("7.5", "580.1"))
     assert ("free disk", "7 GB", False) in checkup.machine_checks()  # with a GPU 25 are needed
+    assert checkup.machine_checks()[1][2] is True  # and avx2 is not
 
 
 def test_the_bounds_are_those_that_the_packages_declare(monkeypatch):

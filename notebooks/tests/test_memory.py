@@ -51,6 +51,11 @@ def test_the_count_is_the_models_own(model_class, config):
     assert count["adapter"] == sum(p.numel() for p in trained.parameters() if p.requires_grad)
 
 
+@pytest.mark.parametrize("weights, size", [("float32", 4 * 110), ("16-bit", 2 * 110), ("NF4", 0.5159 * 100 + 2 * 10)])
+def test_what_4_bit_does_not_shrink_takes_16_bits_at_least(weights, size):
+    assert memory.frozen_bytes({"linear": 100, "rest": 10}, weights) == pytest.approx(size, rel=1e-4)
+
+
 def test_counting_takes_no_memory():
     assert {p.device.type for p in memory.build_on_paper(QWEN).parameters()} == {"meta"}
     assert count_parameters(QWEN) == {"linear": 2_774_532_096, "rest": 311_406_592, "adapter": 0}
