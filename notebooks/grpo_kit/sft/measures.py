@@ -66,7 +66,7 @@ def completion_loss(model, tokenizer, rows, batch_size=16):
     return nats / tokens
 
 
-def answer_all(model, tokenizer, rows, max_new_tokens, batch_size=32):
+def answer_all(model, tokenizer, rows, max_new_tokens, batch_size=128):
     """The model's greedy replies to the rows' instructions, in their order: texts of at most `max_new_tokens` tokens."""
     texts, side = [], tokenizer.padding_side
     tokenizer.padding_side = "left"  # so that the reply follows the prompt directly

@@ -1,9 +1,11 @@
 """What a real model of 135 million parameters learns without a GPU: first from shown solutions, then from its own. `make laptop`
 
 SmolLM2-135M-Instruct and the repository's word problems. SFT on 100 solutions in the layout that the system prompt asks for
-(the cold start: without it no completion is ever paid), then GRPO from there, the same adapter, with the quickstart's rewards
-on problems that the SFT did not see. Each stage gets every question of both test sets, sampled at temperature 1 and greedily;
-a seed sets the adapter's first weights, the order of the rows and the sampled completions.
+(the cold start: without it no completion is ever paid), then GRPO from there, the same adapter, with the quickstart's rewards.
+GRPO learns from groups in which some are right: the model is, now and then, on problems of one step with small numbers, and
+hardly ever on others, so those are what it trains on. Each stage gets every question of both test sets and 100 more of that
+easy kind, which no training saw, sampled at temperature 1 and greedily; a seed sets the adapter's first weights, the order of
+the rows and the sampled completions.
 
 It may be killed at any moment: what was asked is a line of notebooks/outputs/laptop/SEED/asked.jsonl, the SFT's adapter is
 kept, the GRPO has checkpoints. At the end notebooks/results/laptop.json is written whole.
@@ -28,7 +30,14 @@ from .step_cost import PROJECTIONS, ROOT, SEED
 FOLDER, RESULTS = NOTEBOOKS / "outputs/laptop", NOTEBOOKS / "results/laptop.json"
 SEEDS, SHOWN, EPOCHS, STEPS = 3, 100, 3, 60  # trainings; rows of the SFT and passes over them; steps of the GRPO
 STAGES = ["before", "SFT", "GRPO"]
+EASY, LARGEST = "easy", 50  # the test set that is held back from the easy problems; the largest number in one
 LOGGED = ["reward", "rewards/correctness_reward/mean", "rewards/format_reward/mean", "completions/mean_length", "frac_reward_zero_std"]
+
+
+def is_easy(row):
+    """Whether a problem takes one step and neither it nor its solution has a number above `LARGEST`."""
+    numbers = re.findall(r"[0-9][0-9,]*", row["question"] + " " + row["solution"])
+    return row["solution"].count("<<") == 1 and all(int(number.replace(",", "")) <= LARGEST for number in numbers)
 
 
 def in_layout(row):
@@ -85,7 +94,8 @@ def train(seed, steps, questions, folder):
     model = FastLanguageModel.get_peft_model(
         model, r=profile.lora_rank, lora_alpha=profile.lora_rank, target_modules=PROJECTIONS, random_state=seed)
     problems = make_dataset(profile, "train", tokenizer)
-    tests = {split: make_dataset(profile, split, tokenizer) for split in profile.splits}
+    easy = problems.select(range(SHOWN, len(problems))).filter(is_easy)
+    tests = {split: make_dataset(profile, split, tokenizer) for split in profile.splits} | {EASY: easy.select(range(100))}
     tests = {split: test.select(range(min(questions or len(test), len(test)))) for split, test in tests.items()}
 
     def ask(stage, adapter):
@@ -107,8 +117,6 @@ def train(seed, steps, questions, folder):
 
     common = dict(learning_rate=profile.learning_rate, optim="adamw_8bit", lr_scheduler_type="constant_with_warmup", warmup_steps=3,
                   logging_steps=1, report_to="none", disable_tqdm=True, seed=seed)
-    if seed == SEED:
-        ask("before", None)
     if not (folder / "sft").is_dir():
         args = SFTConfig(output_dir=str(folder / "sft_run"), max_length=profile.max_seq_length, completion_only_loss=True, save_strategy="no",
                          per_device_train_batch_size=10, num_train_epochs=EPOCHS, train_sampling_strategy="group_by_length", **common)
@@ -129,12 +137,14 @@ def train(seed, steps, questions, folder):
             gradient_accumulation_steps=profile.gradient_accumulation_steps, reward_weights=weights,
             save_strategy="steps", save_steps=10, save_total_limit=1, **common)
         trainer = GRPOTrainer(model=model, processing_class=tokenizer, reward_funcs=reward_funcs, args=args,
-                              train_dataset=problems.select(range(SHOWN, len(problems))),
+                              train_dataset=easy.select(range(100, len(easy))),
                               callbacks=[JsonLog(folder / "log.jsonl", lambda: None, steps + 1), NoLastCheckpoint(), LiveTable()])
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=whole_checkpoint(folder))
         keep(model.save_lora, folder / "grpo")
     ask("GRPO", folder / "grpo")
+    if seed == SEED:
+        ask("before", None)  # last: its answers are the longest, and no training waits for them
 
 
 def in_a_process(seed, arguments):
