@@ -34,6 +34,20 @@ def pytest_xdist_setupnodes(specs):
         os.environ["OMP_NUM_THREADS"] = str(max(1, cores() // len(specs)))
 
 
+def pytest_addoption(parser):
+    parser.addoption("--robust", action="store_true", help="run the slow tests of bad input and interruption too (make test-robust)")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "robust: slow; runs only with --robust")
+
+
+def pytest_collection_modifyitems(config, items):
+    for item in items:
+        if item.get_closest_marker("robust") and not config.getoption("robust"):
+            item.add_marker(pytest.mark.skip(reason="runs in make test-robust"))
+
+
 def pytest_collectstart(collector):
     if collector.path.suffix == ".ipynb":
         collector.skip_compare += ("stderr",)  # warnings and progress bars differ from run to run
