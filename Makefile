@@ -23,7 +23,7 @@ setup: ## install everything into .venv (picks GPU or CPU packages by the machin
 
 quickstart: setup ## train by GRPO and show before and after (everything it makes is in outputs/)
 	@mkdir -p outputs
-	@$(FOLDERS); PYTHONPATH="$(CURDIR)/notebooks" $(TRAIN) -m papermill --cwd outputs --kernel python3 --no-progress-bar --log-level ERROR \
+	@$(FOLDERS); PYTHONPATH="$(CURDIR)/notebooks" $(TRAIN) -m grpo_kit.workshop.play --cwd outputs --kernel python3 --no-progress-bar --log-level ERROR \
 		--stdout-file - --stderr-file - notebooks/00_quickstart.ipynb outputs/00_quickstart.part.ipynb
 	@mv outputs/00_quickstart.part.ipynb outputs/00_quickstart.ipynb
 	@echo "The adapter: outputs/grpo_saved_lora/  The executed notebook: outputs/00_quickstart.ipynb"
@@ -33,7 +33,7 @@ AHA := outputs/11_aha_full_finetune
 aha: setup ## train all parameters in the background (chapter 11); killed, it resumes when called again
 	@mkdir -p outputs
 	@$(FOLDERS); exec 9>>$(AHA).lock && if ! flock --nonblock 9; then echo "make aha is running already."; else \
-		PYTHONPATH="$(CURDIR)/notebooks" setsid sh -c '$(TRAIN) -m papermill --cwd notebooks --kernel python3 \
+		PYTHONPATH="$(CURDIR)/notebooks" setsid sh -c '$(TRAIN) -m grpo_kit.workshop.play --cwd notebooks --kernel python3 \
 		--no-progress-bar --log-level ERROR --stdout-file - --stderr-file - \
 		notebooks/11_aha_full_finetune.ipynb $(AHA).part.ipynb && mv $(AHA).part.ipynb $(AHA).ipynb' \
 		>>$(AHA).log 2>&1 </dev/null & echo $$! >$(AHA).lock; echo "Chapter 11 trains in the background."; fi

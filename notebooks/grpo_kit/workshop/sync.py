@@ -16,8 +16,8 @@ from pathlib import Path
 NOTEBOOK = Path(__file__).resolve().parents[2] / "00_quickstart.ipynb"
 HEADER = """#@title Tools: what the cells below use, and you need not read
 # Made from the repository's grpo_kit by `make sync`: change it there. It installs what is missing, then defines functions."""
-INSTALL = "provide(PACKAGES)"
-BEFORE = [("grpo_kit.machine.packages", "Stop fits nvidia_gpu install provide")]  # before the packages are there
+INSTALL = "short_errors()\nprovide(PACKAGES)"
+BEFORE = [("grpo_kit.machine.packages", "Stop says_why show_error short_errors fits nvidia_gpu install provide")]  # before the packages are there
 AFTER = [
     ("grpo_kit.machine.profile", "Profile SOURCES GPU PROFILES gpu prepared choose_profile"),
     ("grpo_kit.rewards.answers", "TAGS WRAPPERS DIGITS ONE_NUMBER ANY_NUMBER parse_number extract_answer last_number gold_answer"),
