@@ -1,6 +1,6 @@
 # `make` alone lists the targets; each one that needs .venv brings it up to date first.
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart aha test test-browser bench bench-growth gpu-check evidence controls lab llama.cpp chat smollm laptop tiny-model sync lock clean
+.PHONY: help setup quickstart aha test test-robust test-browser bench bench-growth gpu-check evidence controls lab llama.cpp chat smollm laptop tiny-model sync lock clean
 
 PYTHON := .venv/bin/python
 # tcmalloc (Debian: libtcmalloc-minimal4), where it is installed, spares torch some memory management;
@@ -47,6 +47,9 @@ test: setup ## run the package's tests, then every notebook, on all cores
 	$(PYTHON) -m pytest -n auto --dist loadscope notebooks/tests
 	$(TRAIN) -m pytest -x -n auto --dist loadscope --no-loadscope-reorder --nbval-lax --nbval-current-env \
 		--nbval-cell-timeout=1200 --nbval-sanitize-with notebooks/tests/sanitize.cfg $(NOTEBOOKS)
+
+test-robust: setup ## bad input, interruption, networks and secrets tried in earnest, as a table (at most 30 minutes)
+	PYTHONPATH=notebooks $(PYTHON) -m grpo_kit.workshop.robust
 
 # Playwright stays out of .venv; the browser is Debian's chromium or any other on PATH.
 CHAPTERS := 00_quickstart.ipynb 02_load_model_4bit.ipynb

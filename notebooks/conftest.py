@@ -2,23 +2,15 @@
 
 import os
 from collections import Counter
-from pathlib import Path
 
-import psutil
 import pytest
 
 from grpo_kit.machine.packages import nvidia_gpu
+from grpo_kit.machine.spare import available_memory
 from grpo_kit.machine.threads import cores
 
 WORKER_BYTES = 4e9  # for the largest notebook
 seconds = Counter()
-
-
-def available_memory(cgroup="/sys/fs/cgroup"):
-    """Bytes that the machine has available, or that its container may take if those are fewer."""
-    files = [Path(cgroup, name) for name in ("memory.max", "memory/memory.limit_in_bytes")]  # version 2, version 1
-    limits = [file.read_text().strip() for file in files if file.is_file()]
-    return min([psutil.virtual_memory().available, *(int(limit) for limit in limits if limit != "max")])
 
 
 def pytest_xdist_auto_num_workers():
@@ -40,6 +32,7 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "robust: slow; runs only with --robust")
+    config.addinivalue_line("markers", "table: a case of the table that make test-robust prints; it says what was said by record_property")
 
 
 def pytest_collection_modifyitems(config, items):

@@ -22,7 +22,7 @@ AFTER = [
     ("grpo_kit.machine.profile", "Profile SOURCES GPU PROFILES gpu prepared choose_profile"),
     ("grpo_kit.rewards.answers", "TAGS WRAPPERS DIGITS ONE_NUMBER ANY_NUMBER parse_number extract_answer last_number gold_answer"),
     ("grpo_kit.data.problems", "FOLDER"),
-    ("grpo_kit.data.rows", "unreadable fetch hub_rows modelscope_file modelscope_rows jsonl_rows checked_row read_rows"),
+    ("grpo_kit.data.rows", "unreadable fetch hub_rows modelscope_file modelscope_rows jsonl_rows whole_characters checked_row read_rows"),
     ("grpo_kit.rewards.functions", "ANY_TAG completion_text zero_truncated"),
     ("grpo_kit.measure.score", "MEASURES lenient_accuracy wilson_shares Evaluation"),
     ("grpo_kit.measure.ask", "own_seeds evaluate"),
