@@ -10,6 +10,7 @@ import io
 import json
 import socket
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
@@ -44,6 +45,26 @@ class Silent(BaseHTTPRequestHandler):
         pass
 
 
+STATUS = {"401": 401, "403": 403, "429": 429, "500": 500, "503": 503}
+LOGIN = b"<!DOCTYPE html><html><title>Sign in to this network</title></html>"
+
+
+def answer_badly(handler, fault, status, body):
+    """(status, body) under a fault: a status, a login page, a stall of 60 s, or half of the body before the line is cut."""
+    if fault == "login page":
+        return 200, LOGIN
+    if fault == "stall":
+        time.sleep(60)
+    if fault == "half a file" and status == 200 and handler.command == "GET":
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        handler.wfile.write(body[: len(body) // 2])
+        handler.close_connection = True
+        raise ConnectionAbortedError
+    return (STATUS[fault], b"") if fault in STATUS else (status, body)
+
+
 class Serving:
     """A server of this machine, in a thread, until the with-block ends; its address is `url`."""
 
@@ -66,7 +87,7 @@ class Hub(Serving):
         self.name, self.on_modelscope = name, on_modelscope
         self.files = {f"main/{split}-00000-of-00001.parquet": parquet_bytes(some) for split, some in rows.items()}
         self.files["README.md"] = README.encode()
-        self.asked = []
+        self.asked, self.faults = [], {}  # faults: {end of a path: fault}, "" for every path
 
     def answer(self, path):
         """The status and body for a request's path."""
@@ -95,7 +116,12 @@ class Hub(Serving):
             def do_GET(self):
                 if length := int(self.headers.get("Content-Length", 0)):
                     self.rfile.read(length)
-                status, body = hub.answer(urlsplit(self.path).path)
+                path = urlsplit(self.path).path
+                fault = next((fault for end, fault in hub.faults.items() if path.endswith(end)), None)
+                try:
+                    status, body = answer_badly(self, fault, *hub.answer(path))
+                except ConnectionAbortedError:
+                    return
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(body)))
                 if status == 200:
@@ -123,7 +149,7 @@ class UploadHub(Serving):
     """A hub that takes uploads: `repositories` maps a repository to its {path: bytes}, `private` to whether it is private."""
 
     def __init__(self):
-        self.repositories, self.private = {}, {}
+        self.repositories, self.private, self.fault, self.heard = {}, {}, None, []
 
     def create(self, asked):
         name = "/".join(filter(None, [asked.get("organization"), asked["name"]]))
@@ -168,8 +194,9 @@ class UploadHub(Serving):
                 if self.command == "POST":
                     length = self.headers["Content-Length"]
                     body = self.rfile.read(int(length)) if length else self.chunks()
+                hub.heard.append((self.path, dict(self.headers), body or b""))
                 status, answer = hub.answer(urlsplit(self.path).path, body)
-                answer = json.dumps(answer).encode()
+                status, answer = answer_badly(self, hub.fault, status, json.dumps(answer).encode())
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(answer)))

@@ -6,6 +6,7 @@ Every source gives GSM8K's rows: a `question`, and an `answer` whose steps end i
 import io
 import json
 import os
+import re
 from pathlib import Path
 
 import httpx
@@ -28,9 +29,10 @@ SYSTEM_PROMPT_ZH = "请按以下格式回答：\n<reasoning>\n思考过程\n</re
 
 
 def unreadable(source, reason):
-    """The ConnectionError of a source of problems, in one sentence: what is wrong with it, and what to do."""
+    """The ConnectionError of a source of problems, in one sentence: what is wrong with it, and what to do; no password in a URL."""
+    fault = re.sub("//[^/@ ]*@", "//", f"{source} cannot be read ({reason})")
     return ConnectionError(
-        f"{source} cannot be read ({reason}). Set HF_ENDPOINT to a mirror of the hub before Python starts, "
+        f"{fault}. Set HF_ENDPOINT to a mirror of the hub before Python starts, "
         "or GRPO_DATA=modelscope, or GRPO_DATA=/folder with GSM8K's train.jsonl and test.jsonl."
     )
 
