@@ -6,17 +6,14 @@ a process of their own or the engine are marked robust; `make test-robust` runs 
 
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from safetensors.numpy import save_file
 
 from grpo_kit.data import instructions, rows
 from grpo_kit.machine import checkup, memory, packages, profile
@@ -28,6 +25,7 @@ TINY = NOTEBOOKS.parent / "data/tiny-model"
 GOOD = json.dumps({"question": "1 + 1?", "answer": "1 + 1 = 2\n#### 2"}).encode()
 ASKED = json.dumps({"instruction": "Why?", "output": "So."}).encode()
 LIMIT = 10  # seconds
+pytestmark = pytest.mark.table
 
 
 def problem(**changes):
@@ -85,12 +83,12 @@ INSTRUCTIONS = {
 }
 
 
-def said(action, where=LIMIT):
+def said(action):
     """The sentence of the error that `action` raises: the kit's own, one line, not long, in time."""
     began = time.monotonic()
     with pytest.raises(Exception) as raised:
         action()
-    assert time.monotonic() - began < where
+    assert time.monotonic() - began < LIMIT
     sentence = str(raised.value)
     assert says_why(raised.value, raised.tb) or isinstance(raised.value, packages.Stop), repr(raised.value)
     assert "\n" not in sentence and len(sentence) < 500 and sentence.rstrip().endswith("."), sentence
@@ -298,4 +296,153 @@ def test_a_setting(says, tmp_path, monkeypatch, case):
 
 
 def test_there_are_forty_kinds_at_least():
-    assert len(LINES | FILES | INSTRUCTIONS | MODELS | SETTINGS) >= 40
+    assert len(LINES | FILES | INSTRUCTIONS | MODELS | SETTINGS | BESIDE_AN_ENGINE) >= 40
+
+
+# --- in processes of their own ----------------------------------------------------------------------------------------
+
+ENGINE = """
+import json, os, resource, signal, socket, time
+taken = []
+for port in (5000, 8000, 12345, 29500, 51216):
+    try:
+        taken.append(socket.create_server(("127.0.0.1", port)))
+    except OSError:
+        pass  # by another, which does as well
+from grpo_kit import FastLanguageModel
+from datasets import Dataset
+from trl import GRPOConfig, GRPOTrainer
+from grpo_kit.machine.packages import says_why
+
+def attempt(case, action):
+    start = time.monotonic()
+    try:
+        action()
+        found = {"said": "", "ours": True}
+    except Exception as error:
+        found = {"said": str(error), "ours": says_why(error, error.__traceback__)}
+    print("CASE " + json.dumps(found | {"case": case, "seconds": time.monotonic() - start}), flush=True)
+
+def load():
+    return FastLanguageModel.from_pretrained(TINY, 256, fast_inference=True, max_lora_rank=8)
+
+def train(reward, **settings):
+    args = dict(output_dir="out", max_steps=1, per_device_train_batch_size=4, num_generations=4, max_completion_length=8, report_to="none",
+                save_strategy="no", use_vllm=True, vllm_mode="colocate") | settings
+    rows = Dataset.from_list([{"prompt": [{"role": "user", "content": "1 + 1?"}]}] * 4)
+    GRPOTrainer(model=peft, processing_class=tokenizer, args=GRPOConfig(**args), train_dataset=rows, reward_funcs=reward).train()
+
+def raising(completions, **columns):
+    raise RuntimeError("This reward has no judge: start it.")
+
+def fill():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10000, resource.RLIM_INFINITY))
+    try:
+        peft.save_lora("kept")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+first = []
+attempt("every usual port in use", lambda: first.extend(load()))
+model, tokenizer = first
+attempt("a rank above the engine's", lambda: FastLanguageModel.get_peft_model(model, r=64))
+attempt("a saved rank above the engine's", lambda: model.load_lora(ADAPTER))
+attempt("no adapter", lambda: model.load_lora("nowhere"))
+attempt("two adapters at once", lambda: model.fast_generate(["x"], lora_request=[1, 2]))
+peft = FastLanguageModel.get_peft_model(model, r=8)
+attempt("a reward that raises", lambda: train(raising))
+attempt("a reward of another length", lambda: train(lambda completions, **columns: [1.0]))
+attempt("groups that do not divide the batch", lambda: train(raising, num_generations=3))
+peft.save_lora("kept")
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+before = {name: open("kept/" + name, "rb").read() for name in os.listdir("kept")}
+attempt("a full disk under an adapter", fill)
+assert before == {name: open("kept/" + name, "rb").read() for name in os.listdir("kept")}, os.listdir("kept")
+os.environ["VLLM_CPU_KVCACHE_SPACE"] = "4000"
+attempt("no memory for the engine", load)
+os.environ["VLLM_CPU_KVCACHE_SPACE"] = "1"
+attempt("a constant reward", lambda: train(lambda completions, **columns: [1.0] * len(completions)))
+attempt("a reward that is no number", lambda: train(lambda completions, **columns: [float("nan")] * len(completions)))
+again = load()
+attempt("an engine that has ended", lambda: model.fast_generate(["x"]))
+"""
+BESIDE_AN_ENGINE = {  # words; "": it goes on as if nothing were; others: said by another package
+    "every usual port in use": "", "a rank above the engine's": "r=64 is over max_lora_rank=8", "a saved rank above the engine's": "has rank 16",
+    "no adapter": "nowhere", "two adapters at once": "one adapter at a time", "a reward that raises": "This reward has no judge: start it.",
+    "a reward of another length": "returned 1 rewards, but 4 were expected", "groups that do not divide the batch": "divisible by",
+    "a full disk under an adapter": "", "no memory for the engine": "shut down other notebooks' kernels", "a constant reward": "",
+    "a reward that is no number": "", "an engine that has ended": "load the model again",
+}
+OTHERS = ("a reward of another length", "groups that do not divide the batch", "a full disk under an adapter")
+
+
+@pytest.fixture(scope="module")
+def beside_an_engine(tmp_path_factory):
+    """{case: what was said, whether by the kit or a cell, seconds}, all in one process with one engine."""
+    code = f"TINY, ADAPTER = {str(TINY)!r}, {str(NOTEBOOKS.parent / 'grpo_saved_lora')!r}\n{ENGINE}"
+    env = os.environ | {"PYTHONPATH": str(NOTEBOOKS), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=env, cwd=tmp_path_factory.mktemp("engine"), capture_output=True, text=True, timeout=900)
+    cases = [json.loads(line.removeprefix("CASE ")) for line in done.stdout.splitlines() if line.startswith("CASE ")]
+    assert done.returncode == 0, done.stderr[-3000:]
+    return {case["case"]: case for case in cases}
+
+
+@pytest.mark.robust
+@pytest.mark.parametrize("case", BESIDE_AN_ENGINE)
+def test_beside_an_engine(beside_an_engine, record_property, case):
+    found = beside_an_engine[case]
+    record_property("said", found["said"])
+    assert BESIDE_AN_ENGINE[case] in found["said"]
+    assert bool(found["said"]) == bool(BESIDE_AN_ENGINE[case]) or case in OTHERS
+    assert found["ours"] or case in OTHERS
+    assert found["seconds"] < (LIMIT if BESIDE_AN_ENGINE[case] else 120)
+
+
+FULL = """
+import resource, signal
+from grpo_kit.data import write_jsonl
+import grpo_kit.workshop
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+write_jsonl([{"instruction": "Why?", "output": "x" * 5000}], "rows.jsonl")
+"""
+
+
+@pytest.mark.robust
+def test_a_disk_that_fills_while_rows_are_written(tmp_path, record_property):
+    (tmp_path / "rows.jsonl").write_bytes(ASKED)
+    done = subprocess.run([sys.executable, "-c", FULL], env=os.environ | {"PYTHONPATH": str(NOTEBOOKS)}, cwd=tmp_path, capture_output=True, text=True)
+    record_property("said", done.stderr)
+    assert done.returncode == 1 and done.stderr == "OSError: rows.jsonl cannot be written (File too large): free some space, or name another folder.\n"
+    assert [file.name for file in tmp_path.iterdir()] == ["rows.jsonl"] and (tmp_path / "rows.jsonl").read_bytes() == ASKED
+
+
+@pytest.mark.robust
+@pytest.mark.parametrize("package, version", [("trl", "0.20.0"), ("vllm-cpu", "99.0"), ("peft", None)])
+def test_a_package_of_the_engine_that_is_another(record_property, package, version):
+    code = f"""if True:
+        import importlib.metadata as metadata, grpo_kit.workshop
+        real = metadata.version
+        def version(name):
+            if name == {package!r} and {version!r} is None:
+                raise metadata.PackageNotFoundError(name)
+            return {version!r} if name == {package!r} else real(name)
+        metadata.version = version
+        from grpo_kit.model.cpu_engine import checks"""
+    env = os.environ | {"PYTHONPATH": str(NOTEBOOKS), "UNSLOTH_FORCE_CPU": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    last = done.stderr.strip().splitlines()[-1]
+    record_property("said", last)
+    assert done.returncode == 1 and f"was tried with {package}" in last and f"found {version or 'none'}: install" in last
+
+
+@pytest.mark.robust
+@pytest.mark.parametrize("environment, words", [
+    ({"GRPO_DATA": "nowhere"}, "GRPO_DATA='nowhere' is neither a folder nor one of"), ({"GRPO_PROFILE": "t4"}, "GRPO_PROFILE='t4' is unknown")])
+def test_the_quickstart_stops_at_its_first_cells(tmp_path, record_property, environment, words):
+    command = [sys.executable, *"-m grpo_kit.workshop.play --kernel python3 --no-progress-bar --log-level ERROR".split(), "--cwd", tmp_path]
+    env = os.environ | {"PYTHONPATH": str(NOTEBOOKS)} | environment
+    done = subprocess.run([*command, NOTEBOOKS / "00_quickstart.ipynb", tmp_path / "out.ipynb"], env=env, capture_output=True, text=True, timeout=300)
+    said = [line for line in done.stderr.splitlines() if line.startswith("Cell ")]
+    record_property("said", said[0])
+    assert done.returncode == 1 and words in said[0] and done.stderr.endswith(said[0] + "\n")

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hub_stand_in import Hub, UploadHub
+from hub_stand_in import Hub, ModelHub, UploadHub
 
 NOTEBOOKS = Path(__file__).resolve().parents[1]
 ROW = {"question": "1 + 1?", "answer": "1 + 1 = 2\n#### 2"}
@@ -128,3 +128,31 @@ def test_a_push_that_fails_says_so_keeps_the_token_and_the_next_one_arrives(tmp_
     assert hub.repositories["me/mine"]["model.safetensors"] == b"weights"
     sent = [headers.get("authorization", headers.get("Authorization")) for _, headers, _ in hub.heard]
     assert "Bearer hf_planted" in sent and "hf_planted" not in json.dumps(first) + rest + noise
+
+
+# --- a model, through the hubs' own clients ----------------------------------------------------------------------------
+
+FETCHES = {
+    "huggingface": "from huggingface_hub import snapshot_download; folder = snapshot_download('me/mine')",
+    "modelscope": "from modelscope import snapshot_download; folder = snapshot_download('me/mine')",
+}
+
+
+@pytest.mark.robust
+@pytest.mark.table
+@pytest.mark.parametrize("client", FETCHES)
+def test_a_model_arrives_whole_after_a_first_try_that_was_cut_off(tmp_path, record_property, client):
+    tiny = NOTEBOOKS.parent / "data/tiny-model"
+    code = f"{FETCHES[client]}\nfrom grpo_kit.model.folder import check_model\ncheck_model(folder, engine=False)\nprint('HERE', folder)"
+    with ModelHub(tiny) as hub:
+        env = os.environ | {"PYTHONPATH": str(NOTEBOOKS), "HF_HOME": str(tmp_path / "hf"), "MODELSCOPE_CACHE": str(tmp_path / "ms"),
+                            "NO_PROXY": "127.0.0.1", "HF_ENDPOINT": hub.url, "MODELSCOPE_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1"}
+        hub.faults = {"model.safetensors": "403"}
+        first = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=300)
+        assert first.returncode == 1
+        record_property("said", first.stderr.strip().splitlines()[-1])
+        hub.faults = {}
+        done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    [folder] = [line.removeprefix("HERE ") for line in done.stdout.splitlines() if line.startswith("HERE ")]
+    assert all((Path(folder) / file.name).read_bytes() == file.read_bytes() for file in tiny.iterdir())

@@ -72,10 +72,9 @@ def test_no_file_of_the_repository_holds_what_looks_like_a_token():
 
 TRAINING = f"""
 import json, os, sys
-from datasets import Dataset
 from grpo_kit import FastLanguageModel
-from grpo_kit.model.cpu_engine.trl_rollouts import GRPOConfig
-from trl import GRPOTrainer
+from datasets import Dataset
+from trl import GRPOConfig, GRPOTrainer
 model, tokenizer = FastLanguageModel.from_pretrained({str(ROOT / "data/tiny-model")!r}, 128, fast_inference=True, max_lora_rank=8)
 model = FastLanguageModel.get_peft_model(model, r=8)
 args = GRPOConfig(output_dir="checkpoints", max_steps=1, save_steps=1, per_device_train_batch_size=4, num_generations=4, max_completion_length=8,
