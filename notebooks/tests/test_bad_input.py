@@ -194,7 +194,6 @@ MODELS = {  # what is done to a copy of the small model's folder
     "an index of numbers": (lambda f: shards(f, 1, 2), "which is no file beside it"),
     "no tokenizer": (lambda f: [(f / name).unlink() for name in ("tokenizer.json", "tokenizer.model")], "The tokenizer in"),
     "a tokenizer cut short": (lambda f: ((f / "tokenizer.model").unlink(), os.truncate(f / "tokenizer.json", 5000)), "The tokenizer in"),
-    "no chat template": (lambda f: (f / "chat_template.jinja").unlink(), "has no chat template: choose an instruct model"),
     "a template that never ends": (lambda f: template(f, LOOP), "gives no prompt (TimeoutError)"),
     "a template that reads a file": (lambda f: template(f, "{% include '/etc/passwd' %}" + SAYS), "gives no prompt ("),
     "a template that runs Python": (
@@ -231,6 +230,17 @@ def test_no_memory_for_the_engine(says, model, monkeypatch, space, free, words):
     monkeypatch.setattr(model_folder, "available_memory", lambda: int(free))
     says(lambda: model_folder.check_model(model, engine=True), [words, "VLLM_CPU_KVCACHE_SPACE"])
     assert model_folder.check_model(model, engine=False) is None
+
+
+def test_no_chat_template(model, record_property):
+    """Such a model loads, for it can continue texts; asked a question, transformers says what is missing."""
+    from transformers import AutoTokenizer
+
+    (model / "chat_template.jinja").unlink()
+    model_folder.check_model(model, engine=True)
+    with pytest.raises(ValueError, match="chat_template is not set") as raised:
+        rows.make_dataset(SimpleNamespace(data="embedded", max_prompt_length=99), "test", AutoTokenizer.from_pretrained(model))
+    record_property("said", str(raised.value))
 
 
 # --- everything else that a reader sets -------------------------------------------------------------------------------
