@@ -1,5 +1,6 @@
 """The merged model and its GGUF files, pushed to a hub."""
 
+import json
 import tempfile
 
 import httpx
@@ -18,7 +19,7 @@ def publish(model, tokenizer, repository, methods, token):
     try:
         HfApi(token=token).whoami()  # a token that is refused is told before anything is merged
         _push(model, tokenizer, repository, methods, token)
-    except (HfHubHTTPError, httpx.HTTPError) as error:
+    except (HfHubHTTPError, httpx.HTTPError, json.JSONDecodeError) as error:  # the last: of a login page
         status = getattr(error.response, "status_code", "") if isinstance(error, HfHubHTTPError) else ""
         advice = "give a token that may write, from the hub's settings" if status in (401, 403) else "check the network and try again"
         raise ConnectionError(f"{constants.ENDPOINT} did not take {repository} ({status or type(error).__name__}): {advice}.") from None
