@@ -192,7 +192,7 @@ MODELS = {  # what is done to a copy of the small model's folder
     "a shard elsewhere": (lambda f: shards(f, "../../../etc/passwd"), "names '../../../etc/passwd', which is no file beside it"),
     "a shard at the root": (lambda f: shards(f, "/etc/passwd"), "names '/etc/passwd', which is no file beside it"),
     "an index of numbers": (lambda f: shards(f, 1, 2), "which is no file beside it"),
-    "no tokenizer": (lambda f: [(f / name).unlink() for name in ("tokenizer.json", "tokenizer.model")], "The tokenizer in"),
+    "no tokenizer": (lambda f: [(f / name).unlink() for name in ("tokenizer.json", "tokenizer.model")], "holds no tokenizer (tokenizer.json or"),
     "a tokenizer cut short": (lambda f: ((f / "tokenizer.model").unlink(), os.truncate(f / "tokenizer.json", 5000)), "The tokenizer in"),
     "a template that never ends": (lambda f: template(f, LOOP), "gives no prompt (TimeoutError)"),
     "a template that reads a file": (lambda f: template(f, "{% include '/etc/passwd' %}" + SAYS), "gives no prompt ("),

@@ -19,6 +19,7 @@ from grpo_kit.machine.memory_here import cache_space
 from grpo_kit.machine.spare import available_memory
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 RENDERING = 2  # seconds of the processor for one question, which takes a thousandth of one
 ASKED = [{"role": "user", "content": "1 + 1?"}]
 
@@ -83,8 +84,10 @@ def check_weights(file):
 
 def check_template(folder):
     """ValueError unless the folder has a tokenizer, whose chat template, if it has one, turns a question into a prompt at once."""
+    if not any((folder / name).is_file() for name in VOCABULARIES):
+        raise FileNotFoundError(f"{folder} holds no tokenizer ({' or '.join(VOCABULARIES)}): download the whole model.")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # of many kinds: of files that are missing, cut short, or another tokenizer's
         raise ValueError(f"The tokenizer in {folder} cannot be loaded ({type(error).__name__}): download tokenizer.json again.") from error
     if not tokenizer.chat_template:
