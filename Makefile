@@ -1,6 +1,6 @@
 # `make` alone lists the targets; each one that needs .venv brings it up to date first.
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart aha test test-browser bench bench-growth gpu-check evidence controls lab llama.cpp chat smollm laptop tiny-model sync lock clean
+.PHONY: help setup quickstart aha test test-robust test-browser bench bench-growth gpu-check evidence controls lab llama.cpp chat smollm laptop tiny-model sync lock clean
 
 PYTHON := .venv/bin/python
 # tcmalloc (Debian: libtcmalloc-minimal4), where it is installed, spares torch some memory management;
@@ -23,7 +23,7 @@ setup: ## install everything into .venv (picks GPU or CPU packages by the machin
 
 quickstart: setup ## train by GRPO and show before and after (everything it makes is in outputs/)
 	@mkdir -p outputs
-	@$(FOLDERS); PYTHONPATH="$(CURDIR)/notebooks" $(TRAIN) -m papermill --cwd outputs --kernel python3 --no-progress-bar --log-level ERROR \
+	@$(FOLDERS); PYTHONPATH="$(CURDIR)/notebooks" $(TRAIN) -m grpo_kit.workshop.play --cwd outputs --kernel python3 --no-progress-bar --log-level ERROR \
 		--stdout-file - --stderr-file - notebooks/00_quickstart.ipynb outputs/00_quickstart.part.ipynb
 	@mv outputs/00_quickstart.part.ipynb outputs/00_quickstart.ipynb
 	@echo "The adapter: outputs/grpo_saved_lora/  The executed notebook: outputs/00_quickstart.ipynb"
@@ -33,7 +33,7 @@ AHA := outputs/11_aha_full_finetune
 aha: setup ## train all parameters in the background (chapter 11); killed, it resumes when called again
 	@mkdir -p outputs
 	@$(FOLDERS); exec 9>>$(AHA).lock && if ! flock --nonblock 9; then echo "make aha is running already."; else \
-		PYTHONPATH="$(CURDIR)/notebooks" setsid sh -c '$(TRAIN) -m papermill --cwd notebooks --kernel python3 \
+		PYTHONPATH="$(CURDIR)/notebooks" setsid sh -c '$(TRAIN) -m grpo_kit.workshop.play --cwd notebooks --kernel python3 \
 		--no-progress-bar --log-level ERROR --stdout-file - --stderr-file - \
 		notebooks/11_aha_full_finetune.ipynb $(AHA).part.ipynb && mv $(AHA).part.ipynb $(AHA).ipynb' \
 		>>$(AHA).log 2>&1 </dev/null & echo $$! >$(AHA).lock; echo "Chapter 11 trains in the background."; fi
@@ -47,6 +47,9 @@ test: setup ## run the package's tests, then every notebook, on all cores
 	$(PYTHON) -m pytest -n auto --dist loadscope notebooks/tests
 	$(TRAIN) -m pytest -x -n auto --dist loadscope --no-loadscope-reorder --nbval-lax --nbval-current-env \
 		--nbval-cell-timeout=1200 --nbval-sanitize-with notebooks/tests/sanitize.cfg $(NOTEBOOKS)
+
+test-robust: setup ## bad input, interruption, networks and secrets tried in earnest, as a table (at most 30 minutes)
+	PYTHONPATH=notebooks $(PYTHON) -m grpo_kit.workshop.robust
 
 # Playwright stays out of .venv; the browser is Debian's chromium or any other on PATH.
 CHAPTERS := 00_quickstart.ipynb 02_load_model_4bit.ipynb

@@ -2,23 +2,15 @@
 
 import os
 from collections import Counter
-from pathlib import Path
 
-import psutil
 import pytest
 
 from grpo_kit.machine.packages import nvidia_gpu
+from grpo_kit.machine.spare import available_memory
 from grpo_kit.machine.threads import cores
 
 WORKER_BYTES = 4e9  # for the largest notebook
 seconds = Counter()
-
-
-def available_memory(cgroup="/sys/fs/cgroup"):
-    """Bytes that the machine has available, or that its container may take if those are fewer."""
-    files = [Path(cgroup, name) for name in ("memory.max", "memory/memory.limit_in_bytes")]  # version 2, version 1
-    limits = [file.read_text().strip() for file in files if file.is_file()]
-    return min([psutil.virtual_memory().available, *(int(limit) for limit in limits if limit != "max")])
 
 
 def pytest_xdist_auto_num_workers():
@@ -32,6 +24,21 @@ def pytest_xdist_setupnodes(specs):
     """Before the workers start: their share of the cores, which they and the kernels that they start inherit."""
     if len(specs) > 1:
         os.environ["OMP_NUM_THREADS"] = str(max(1, cores() // len(specs)))
+
+
+def pytest_addoption(parser):
+    parser.addoption("--robust", action="store_true", help="run the slow tests of bad input and interruption too (make test-robust)")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "robust: slow; runs only with --robust")
+    config.addinivalue_line("markers", "table: a case of the table that make test-robust prints; it says what was said by record_property")
+
+
+def pytest_collection_modifyitems(config, items):
+    for item in items:
+        if item.get_closest_marker("robust") and not config.getoption("robust"):
+            item.add_marker(pytest.mark.skip(reason="runs in make test-robust"))
 
 
 def pytest_collectstart(collector):

@@ -2,12 +2,13 @@
 
 `from grpo_kit import FastLanguageModel` gives Unsloth's own class on a GPU; without one, Unsloth's CPU class with a
 vLLM engine beside it. Importing `grpo_kit` or `grpo_kit.rewards` loads neither torch, unsloth nor vllm; it sets what
-keeps a training steady beside other processes, so it comes before torch.
+keeps a training steady beside other processes, so it comes before torch. In a notebook its errors are one sentence each.
 """
 
-from .machine import threads
+from .machine import packages, threads
 
 threads.prepare()
+packages.short_errors()
 
 
 def __getattr__(name):

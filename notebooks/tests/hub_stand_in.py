@@ -1,4 +1,4 @@
-"""Local stand-ins for the hubs, on 127.0.0.1 only: one that serves GSM8K, one that never answers.
+"""Local stand-ins for the hubs, on 127.0.0.1 only: one that serves GSM8K, one a model, one that takes uploads, one that never answers.
 
 `Hub(rows)` answers what huggingface_hub and datasets ask of the Hugging Face hub for openai/gsm8k or the dataset you
 name, and what a plain download asks of ModelScope. `silent_host()` accepts connections and says nothing.
@@ -6,12 +6,15 @@ name, and what a plain download asks of ModelScope. `silent_host()` accepts conn
 
 import base64
 import contextlib
+import hashlib
 import io
 import json
 import socket
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import urlsplit
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pyarrow
 from pyarrow import parquet
@@ -44,6 +47,26 @@ class Silent(BaseHTTPRequestHandler):
         pass
 
 
+STATUS = {"401": 401, "403": 403, "429": 429, "500": 500, "503": 503}
+LOGIN = b"<!DOCTYPE html><html><title>Sign in to this network</title></html>"
+
+
+def answer_badly(handler, fault, status, body):
+    """(status, body) under a fault: a status, a login page, a stall of 60 s, or half of the body before the line is cut."""
+    if fault == "login page":
+        return 200, LOGIN
+    if fault == "stall":
+        time.sleep(60)
+    if fault == "half a file" and status == 200 and handler.command == "GET":
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        handler.wfile.write(body[: len(body) // 2])
+        handler.close_connection = True
+        raise ConnectionAbortedError
+    return (STATUS[fault], b"") if fault in STATUS else (status, body)
+
+
 class Serving:
     """A server of this machine, in a thread, until the with-block ends; its address is `url`."""
 
@@ -66,7 +89,7 @@ class Hub(Serving):
         self.name, self.on_modelscope = name, on_modelscope
         self.files = {f"main/{split}-00000-of-00001.parquet": parquet_bytes(some) for split, some in rows.items()}
         self.files["README.md"] = README.encode()
-        self.asked = []
+        self.asked, self.faults = [], {}  # faults: {end of a path: fault}, "" for every path
 
     def answer(self, path):
         """The status and body for a request's path."""
@@ -95,7 +118,12 @@ class Hub(Serving):
             def do_GET(self):
                 if length := int(self.headers.get("Content-Length", 0)):
                     self.rfile.read(length)
-                status, body = hub.answer(urlsplit(self.path).path)
+                path = urlsplit(self.path).path
+                fault = next((fault for end, fault in hub.faults.items() if path.endswith(end)), None)
+                try:
+                    status, body = answer_badly(self, fault, *hub.answer(path))
+                except ConnectionAbortedError:
+                    return
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(body)))
                 if status == 200:
@@ -123,7 +151,7 @@ class UploadHub(Serving):
     """A hub that takes uploads: `repositories` maps a repository to its {path: bytes}, `private` to whether it is private."""
 
     def __init__(self):
-        self.repositories, self.private = {}, {}
+        self.repositories, self.private, self.fault, self.heard = {}, {}, None, []
 
     def create(self, asked):
         name = "/".join(filter(None, [asked.get("organization"), asked["name"]]))
@@ -168,8 +196,9 @@ class UploadHub(Serving):
                 if self.command == "POST":
                     length = self.headers["Content-Length"]
                     body = self.rfile.read(int(length)) if length else self.chunks()
+                hub.heard.append((self.path, dict(self.headers), body or b""))
                 status, answer = hub.answer(urlsplit(self.path).path, body)
-                answer = json.dumps(answer).encode()
+                status, answer = answer_badly(self, hub.fault, status, json.dumps(answer).encode())
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(answer)))
@@ -188,5 +217,71 @@ class UploadHub(Serving):
                     self.rfile.readline()
                 self.rfile.readline()
                 return body
+
+        return self.serve(Handler)
+
+
+class ModelHub(Serving):
+    """A hub that has one model, for the clients of Hugging Face and of ModelScope; a file that was cut off goes on from there.
+
+    `folder` holds its files, `name` is its id; `faults` as for `Hub`.
+    """
+
+    def __init__(self, folder, name="me/mine"):
+        self.name, self.faults, self.asked = name, {}, []
+        self.files = {file.name: file.read_bytes() for file in Path(folder).iterdir()}
+
+    def answer(self, path, query):
+        """The status and body for a request."""
+        for prefix in (f"/{self.name}/resolve/main/", f"/{self.name}/resolve/{COMMIT}/"):
+            if path.startswith(prefix) and path[len(prefix):] in self.files:
+                return 200, self.files[path[len(prefix):]]
+        if path in (f"/api/models/{self.name}", f"/api/models/{self.name}/revision/main"):
+            siblings = [{"rfilename": file, "size": len(body)} for file, body in self.files.items()]
+            return 200, json.dumps({"id": self.name, "sha": COMMIT, "siblings": siblings}).encode()
+        if path == f"/api/models/{self.name}/tree/{COMMIT}":
+            entries = [{"type": "file", "oid": "0", "path": file, "size": len(body)} for file, body in self.files.items()]
+            return 200, json.dumps(entries).encode()
+        ours = f"/api/v1/models/{self.name}"
+        if path == f"{ours}/repo" and query.get("FilePath", [""])[0] in self.files:
+            return 200, self.files[query["FilePath"][0]]
+        data = {
+            ours: {"Id": 1, "Name": self.name, "Revision": "master"},
+            f"{ours}/revisions": {"RevisionMap": {"Branches": [{"Revision": "master", "CreatedAt": 1}], "Tags": []}},
+            f"{ours}/repo/files": {"Files": [
+                {"Path": file, "Name": file, "Type": "blob", "Size": len(body), "Sha256": hashlib.sha256(body).hexdigest()}
+                for file, body in self.files.items()]},
+        }
+        return (200, json.dumps({"Code": 200, "Success": True, "Data": data[path]}).encode()) if path in data else (404, b"")
+
+    def __enter__(self):
+        hub = self
+
+        class Handler(Silent):
+            def do_GET(self):
+                parts = urlsplit(self.path)
+                hub.asked.append(self.path)
+                fault = next((fault for end, fault in hub.faults.items() if self.path.endswith(end)), None)
+                try:
+                    status, body = answer_badly(self, fault, *hub.answer(parts.path, parse_qs(parts.query)))
+                except ConnectionAbortedError:
+                    return
+                first, whole = 0, len(body)
+                if status == 200 and (asked := self.headers.get("Range", "")).startswith("bytes="):
+                    first, _, last = asked.removeprefix("bytes=").partition("-")
+                    first, last = int(first), min(int(last or whole), whole - 1)
+                    status, body = 206, body[first : last + 1]
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
+                if status == 206:
+                    self.send_header("Content-Range", f"bytes {first}-{first + len(body) - 1}/{whole}")
+                if status in (200, 206):
+                    self.send_header("ETag", f'"{whole}"')
+                    self.send_header("X-Repo-Commit", COMMIT)
+                self.end_headers()
+                if self.command != "HEAD":
+                    self.wfile.write(body)
+
+            do_HEAD = do_POST = do_GET
 
         return self.serve(Handler)

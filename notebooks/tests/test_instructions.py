@@ -53,8 +53,13 @@ def test_the_questions_that_nobody_trains_on():
 
 
 def test_other_columns_are_left_out(tmp_path):
-    folder = folder_with(tmp_path, json.dumps({**ROW, "input": ""}), json.dumps(ROW))
+    folder = folder_with(tmp_path, json.dumps({**ROW, "input": "", "system": "", "history": [], "source": "a forum"}), json.dumps(ROW))
     assert read_instructions(folder) == [ROW, ROW]
+
+
+def test_an_input_stands_in_the_prompt(tmp_path):
+    (row,) = read_instructions(folder_with(tmp_path, json.dumps({**ROW, "input": "\u6811 12"})))
+    assert row == {"instruction": "Why?\n\n树 12", "output": ROW["output"]}
 
 
 @pytest.mark.parametrize("line, error", [
@@ -63,6 +68,11 @@ def test_other_columns_are_left_out(tmp_path):
     ('{"instruction": "Why?"}', "line 2: a row needs"),
     ('{"instruction": "Why?", "output": " "}', "line 2: a row needs"),
     ('{"instruction": 3, "output": "x"}', "line 2: a row needs"),
+    ('{"instruction": "cut \\ud83d", "output": "x"}', "line 2: a row needs"),
+    ('{"instruction": "Why?", "output": "x", "input": ["a"]}', "line 2: the input must be a text"),
+    ('{"instruction": "Why?", "output": "x", "input": "\\ud83d"}', "line 2: the input must be a text"),
+    ('{"instruction": "Why?", "output": "x", "system": "Be brief."}', "line 2: the system would not be learned"),
+    ('{"instruction": "Why?", "output": "x", "system": "Be brief.", "history": [["a", "b"]]}', "the system and the history would not"),
 ])
 def test_a_bad_row_is_named(tmp_path, line, error):
     with pytest.raises(ValueError, match=error):
@@ -123,7 +133,8 @@ def test_a_row_of_modelscope_without_its_columns_is_named(monkeypatch):
 
 
 def test_chinese_is_told_by_its_characters():
-    assert is_chinese("How is 树 written?") and is_chinese("龥") and not is_chinese("“Où?” — 3 × 4。")
+    assert is_chinese("How is 树 written?") and not is_chinese("“Où?” — 3 × 4。 かな 한글 ①")
+    assert all(is_chinese(character) for character in "一龥鿿㐂䶵豈𠮷𮯠𰻞")
 
 
 def test_messages():
@@ -131,6 +142,26 @@ def test_messages():
         "prompt": [{"role": "user", "content": "Why?"}],
         "completion": [{"role": "assistant", "content": ROW["output"]}],
     }
+
+
+@pytest.mark.parametrize("rows, spoil, error", [
+    ([{**ROW, "output": "\ud83d"}], None, "for a row holds half a character"),
+    ([ROW], lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")), r"cannot be written \(No space left on device\)"),
+])
+def test_a_write_that_fails_says_so_and_leaves_nothing(tmp_path, monkeypatch, rows, spoil, error):
+    path = tmp_path / "new" / "rows.jsonl"
+    if spoil:
+        monkeypatch.setattr(os, "replace", spoil)
+    with pytest.raises((ValueError, OSError), match=error) as raised:
+        write_jsonl(rows, path)
+    assert str(path) in str(raised.value) and "\n" not in str(raised.value)
+    assert not path.parent.exists() or list(path.parent.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="cannot be written"):
+        write_jsonl([ROW], tmp_path / "file" / "rows.jsonl")
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
@@ -145,7 +176,7 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write_jsonl([ROW], path)
-    assert read_jsonl(path) == [ROW, ROW]
+    assert read_jsonl(path) == [ROW, ROW] and list(path.parent.iterdir()) == [path]
 
 
 @given(st.lists(st.integers(0, 30), min_size=2, max_size=60).filter(lambda names: len(set(names)) > 2), st.integers(0, 5))

@@ -56,6 +56,13 @@ def test_what_4_bit_does_not_shrink_takes_16_bits_at_least(weights, size):
     assert memory.frozen_bytes({"linear": 100, "rest": 10}, weights) == pytest.approx(size, rel=1e-4)
 
 
+@pytest.mark.parametrize("weights", ["4bit", "nf4", "", None, 16])
+def test_an_unknown_format_of_weights_lists_the_known_ones(weights):
+    for plan in (lambda: memory_plan(QWEN, EMBEDDED, 16e9, weights=weights), lambda: memory.frozen_bytes({"linear": 1, "rest": 1}, weights)):
+        with pytest.raises(ValueError, match="is unknown; the formats are float32, 16-bit, NF4."):
+            plan()
+
+
 def test_counting_takes_no_memory():
     assert {p.device.type for p in memory.build_on_paper(QWEN).parameters()} == {"meta"}
     assert count_parameters(QWEN) == {"linear": 2_774_532_096, "rest": 311_406_592, "adapter": 0}
@@ -101,6 +108,8 @@ def test_packed_rows_are_counted_as_the_cpu_engine_packs_them():
     assert packed_tokens(EMBEDDED, 110) == (16 * 2 * 110 + 128 * 96, 110 + 4 * 96)  # 8 completions: two rows of 4
     assert packed_tokens(EMBEDDED, 192) == (16 * 3 * 192 + 128 * 96, 192 + 3 * 96)  # only 3 fit, so three rows
     assert packed_tokens(EMBEDDED, 500)[1] == 596  # a row holds one completion, however long
+    assert packed_tokens(replace(EMBEDDED, per_device_train_batch_size=4), 110)[0] == 110 + 4 * 96  # half a group of 8
+    assert packed_tokens(replace(EMBEDDED, per_device_train_batch_size=12), 110)[0] == 3 * 110 + 12 * 96
 
 
 def test_what_is_said_of_the_engines_stands_in_their_sources():

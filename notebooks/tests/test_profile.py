@@ -110,6 +110,16 @@ def test_a_field_named_in_the_call_is_changed_last(on, monkeypatch):
         choose_profile(max_step=150)
 
 
+@pytest.mark.parametrize("changes, complaint", [
+    ({"num_generations": 3}, "num_generations=3 must be 2 or more and divide the 128 completions"), ({"num_generations": 1}, "must be 2 or more"),
+    ({"per_device_train_batch_size": 5, "gradient_accumulation_steps": 3}, "divide the 15 completions"), ({"num_generations": 0}, "must be 2"),
+    ({"max_completion_length": 300}, "together exceed max_seq_length"), ({"max_seq_length": 100}, "together exceed")])
+def test_sizes_that_do_not_go_together_are_refused(on, changes, complaint):
+    on("no GPU")
+    with pytest.raises(ValueError, match=complaint):
+        choose_profile(**changes)
+
+
 def test_a_standby_named_in_the_call_is_switched_on(on):
     on("H100")
     assert choose_profile(standby=True).standby and os.environ["UNSLOTH_VLLM_STANDBY"] == "1"

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from grpo_kit.machine.profile import SOURCES
 from .problems import FOLDER
-from .rows import fetch, hub_rows, jsonl_rows, modelscope_file, unreadable
+from .rows import fetch, hub_rows, jsonl_rows, modelscope_file, unreadable, whole_characters
 
+CHINESE = [("㐀", "䶿"), ("一", "鿿"), ("豈", "\ufaff"), ("\U00020000", "\U0003ffff")]  # the blocks of Unicode, and the two planes
 INSTRUCTIONS = FOLDER.parent / "instructions.jsonl"
 ELSEWHERE = "GRPO_DATA to a folder with an instructions.jsonl, before Python starts."
 
@@ -25,17 +26,25 @@ def to_messages(row):
 
 
 def is_chinese(text):
-    """Whether the text holds a Chinese character."""
-    return any("\u4e00" <= character <= "\u9fff" for character in text)
+    """Whether the text holds a Chinese character, of any block of them and of the rarest too."""
+    return any(first <= character <= last for character in text for first, last in CHINESE)
 
 
 def write_jsonl(rows, path):
-    """Write `rows` to `path`, one JSON object a line; an interrupted write leaves the old file."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write `rows` to `path`, one JSON object a line; one that fails or is interrupted leaves the old file and nothing else."""
+    path, text = Path(path), "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    if not whole_characters(text):
+        raise ValueError(f"{path} is not written, for a row holds half a character, as of a cut emoji: mend that row.")
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    os.replace(temporary, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OSError(f"{path} cannot be written ({error.strerror}): free some space, or name another folder.") from error
+    finally:
+        if path.parent.is_dir():
+            temporary.unlink(missing_ok=True)
 
 
 def read_jsonl(path):
@@ -58,11 +67,19 @@ def split_rows(rows, share=0.1, seed=3407):
 
 
 def checked_instruction(row, where):
-    """Return `row` if its instruction and its output are texts that are not empty, else ValueError."""
+    """Return `row` if its instruction and its output are texts that are not empty, else ValueError.
+
+    An `input`, as in Alpaca's rows, stands below the instruction. A `system` prompt or a `history` would be lost: ValueError.
+    """
     texts = [row.get(key) if isinstance(row, dict) else None for key in ("instruction", "output")]
-    if not all(isinstance(text, str) and text.strip() for text in texts):
+    if not all(isinstance(text, str) and text.strip() and whole_characters(text) for text in texts):
         raise ValueError(f"{where}: a row needs an instruction and an output, texts that are not empty.")
-    return {"instruction": texts[0], "output": texts[1]}
+    if unread := [key for key in ("system", "history") if row.get(key)]:
+        raise ValueError(f"{where}: the {' and the '.join(unread)} would not be learned: put it into the instruction, or take it out.")
+    added = row.get("input") or ""
+    if not isinstance(added, str) or not whole_characters(added):
+        raise ValueError(f"{where}: the input must be a text.")
+    return {"instruction": f"{texts[0]}\n\n{added}" if added.strip() else texts[0], "output": texts[1]}
 
 
 def modelscope_instructions():
@@ -101,4 +118,6 @@ def read_instructions(source):
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing: write one row a line, with an instruction and an output.")
         rows, where = jsonl_rows(path), f"{path}, line"
+    if not rows:
+        raise ValueError(f"{where.rpartition(',')[0]} holds no row: write some, or choose another source.")
     return [checked_instruction(row, f"{where} {number}") for number, row in enumerate(rows, start=1)]

@@ -6,6 +6,7 @@ Every source gives GSM8K's rows: a `question`, and an `answer` whose steps end i
 import io
 import json
 import os
+import re
 from pathlib import Path
 
 import httpx
@@ -28,9 +29,10 @@ SYSTEM_PROMPT_ZH = "请按以下格式回答：\n<reasoning>\n思考过程\n</re
 
 
 def unreadable(source, reason):
-    """The ConnectionError of a source of problems, in one sentence: what is wrong with it, and what to do."""
+    """The ConnectionError of a source of problems, in one sentence: what is wrong with it, and what to do; no password in a URL."""
+    fault = re.sub("//[^/@ ]*@", "//", f"{source} cannot be read ({reason})")
     return ConnectionError(
-        f"{source} cannot be read ({reason}). Set HF_ENDPOINT to a mirror of the hub before Python starts, "
+        f"{fault}. Set HF_ENDPOINT to a mirror of the hub before Python starts, "
         "or GRPO_DATA=modelscope, or GRPO_DATA=/folder with GSM8K's train.jsonl and test.jsonl."
     )
 
@@ -52,11 +54,14 @@ def hub_rows(dataset, *configuration, split):
     """Return the rows of a dataset from the Hugging Face hub, or from HF_ENDPOINT. ConnectionError where it cannot be read."""
     if not constants.HF_HUB_OFFLINE:  # load_dataset asks a silent hub again for minutes, so ask once before it
         fetch(f"{constants.ENDPOINT}/datasets/{dataset}/resolve/main/README.md")
+    patience, constants.HF_HUB_DOWNLOAD_TIMEOUT = constants.HF_HUB_DOWNLOAD_TIMEOUT, 2  # seconds without a byte, six times over
     try:
         return load_dataset(dataset, *configuration, split=split).to_list()
     except Exception as error:  # every kind of broken answer has an exception of its own there
         offline = "HF_HUB_OFFLINE is set and the cache does not hold it: unset it once, with a network"
         raise unreadable(dataset, offline if constants.HF_HUB_OFFLINE else type(error).__name__) from error
+    finally:
+        constants.HF_HUB_DOWNLOAD_TIMEOUT = patience
 
 
 def modelscope_file(dataset, path):
@@ -78,23 +83,32 @@ def modelscope_rows(split):
 
 
 def jsonl_rows(path):
-    """Return the rows of a .jsonl file. ValueError names the first line that is not JSON."""
+    """Return the rows of a .jsonl file in UTF-8. ValueError names the first line that is not JSON."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: a data folder holds a file for each split, one problem a line.")
+    try:
+        text = path.read_bytes().rstrip()
+    except OSError as error:
+        raise OSError(f"{path} cannot be read: {error.strerror}.") from None
     rows = []
     # Not splitlines(): a problem may hold U+2028 (one of GSM8K's does), which it takes for a line's end.
-    for number, line in enumerate(path.read_bytes().rstrip().split(b"\n"), start=1):
+    for number, line in enumerate(text.split(b"\n") if text else [], start=1):
         try:
-            rows.append(json.loads(line))
-        except ValueError as error:
+            rows.append(json.loads(line.decode("utf-8-sig")))
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path}, line {number}: not JSON ({error}).") from None
     return rows
+
+
+def whole_characters(text):
+    """Whether no character of the text is half of a pair, as where an emoji was cut: no tokenizer or file takes those."""
+    return not re.search("[\ud800-\udfff]", text)
 
 
 def checked_row(row, where):
     """Return `row` if it has a question and an answer that ends in a gold number, else ValueError."""
     texts = [row.get(key) if isinstance(row, dict) else None for key in ("question", "answer")]
-    if not all(isinstance(text, str) and text.strip() for text in texts):
+    if not all(isinstance(text, str) and text.strip() and whole_characters(text) for text in texts):
         raise ValueError(f"{where}: a problem needs a question and an answer, texts that are not empty.")
     try:
         gold_answer(texts[1])
@@ -119,6 +133,8 @@ def read_rows(source, split):
             raise ValueError(f"The data source {str(source)!r} is neither a folder nor one of {', '.join(SOURCES)}.")
         path = folder / f"{split}.jsonl"
         rows, where = jsonl_rows(path), f"{path}, line"
+    if not rows:
+        raise ValueError(f"{where.rpartition(',')[0]} holds no problem: write some, or choose another source.")
     return [checked_row(row, f"{where} {number}") for number, row in enumerate(rows, start=1)]
 
 

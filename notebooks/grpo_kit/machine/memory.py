@@ -35,6 +35,8 @@ def count_parameters(config, rank=0):
 
 def frozen_bytes(count, weights="NF4"):
     """The frozen weights: the linear layers as `weights` says, the rest in 16 bits at least."""
+    if weights not in WEIGHT_BYTES:
+        raise ValueError(f"weights={weights!r} is unknown; the formats are {', '.join(WEIGHT_BYTES)}.")
     return WEIGHT_BYTES[weights] * count["linear"] + max(2, int(WEIGHT_BYTES[weights])) * count["rest"]
 
 

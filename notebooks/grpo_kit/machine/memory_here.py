@@ -29,7 +29,8 @@ def packed_tokens(profile, prompt):
     """(tokens in the longest batch, tokens in one of its rows): a prompt once, and behind it as many completions as fit."""
     completions, length = profile.per_device_train_batch_size, profile.max_completion_length
     in_a_row = max(1, (PACK - prompt) // length)
-    rows = completions // profile.num_generations * math.ceil(profile.num_generations / in_a_row)
+    groups, rest = divmod(completions, profile.num_generations)
+    rows = groups * math.ceil(profile.num_generations / in_a_row) + math.ceil(rest / in_a_row)
     return rows * prompt + completions * length, prompt + in_a_row * length
 
 

@@ -1,5 +1,6 @@
 """The packages a chapter needs: checked, and on a GPU machine installed where they are missing (standard library only)."""
 
+import dis
 import importlib.metadata
 import importlib.util
 import re
@@ -16,6 +17,34 @@ class Stop(Exception):
 
     def _render_traceback_(self):
         return [str(self)]
+
+
+def says_why(error, trace):
+    """Whether this package, or a notebook's cell, raised the error itself: then its words say what is wrong.
+
+    Not so where something broke without a `raise`, in an assertion, or in another package.
+    """
+    while trace.tb_next:
+        trace = trace.tb_next
+    ours = trace.tb_frame.f_globals.get("__name__", "").partition(".")[0] in ("grpo_kit", "__main__")
+    raised = trace.tb_frame.f_code.co_code[trace.tb_lasti] == dis.opmap["RAISE_VARARGS"]
+    return ours and raised and not isinstance(error, AssertionError)
+
+
+def show_error(shell, kind, error, trace, tb_offset=None):
+    """IPython's handler of errors: one that `says_why` is shown as its words alone, any other as always. `%tb` shows all."""
+    short = says_why(error, trace) and not hasattr(error, "_render_traceback_")
+    if short:
+        error._render_traceback_ = lambda: [f"{kind.__name__}: {error}"]
+    shell.showtraceback((kind, error, trace), tb_offset=tb_offset)
+    if short:
+        del error._render_traceback_
+
+
+def short_errors():
+    """In a notebook: errors are shown by `show_error` from here on."""
+    if "IPython" in sys.modules and (shell := sys.modules["IPython"].get_ipython()):
+        shell.set_custom_exc((Exception,), show_error)
 
 
 def fits(requirement):

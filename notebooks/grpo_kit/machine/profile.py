@@ -76,6 +76,11 @@ def prepared(profile, capability, changes):
         reason = f"{profile.reason}, compute capability {capability}: no more steps than two hours should hold"
         profile = replace(profile, max_steps=min(profile.max_steps, 100), reason=reason)
     profile = replace(profile, **changes)
+    step, group = profile.per_device_train_batch_size * profile.gradient_accumulation_steps, profile.num_generations
+    if group < 2 or step % group:
+        raise ValueError(f"num_generations={group} must be 2 or more and divide the {step} completions of a step: change it, or the batch.")
+    if profile.max_prompt_length + profile.max_completion_length > profile.max_seq_length:
+        raise ValueError("max_prompt_length and max_completion_length together exceed max_seq_length: raise it, or lower one of them.")
     for variable, value in {
         "UNSLOTH_VLLM_STANDBY": str(int(profile.standby)),
         "UNSLOTH_VLLM_NO_FLASHINFER": "1",  # it compiles for minutes, and a T4 has no kernels for it

@@ -1,1 +1,3 @@
 """What `make` runs and no chapter imports."""
+
+from . import sentences

@@ -16,13 +16,13 @@ from pathlib import Path
 NOTEBOOK = Path(__file__).resolve().parents[2] / "00_quickstart.ipynb"
 HEADER = """#@title Tools: what the cells below use, and you need not read
 # Made from the repository's grpo_kit by `make sync`: change it there. It installs what is missing, then defines functions."""
-INSTALL = "provide(PACKAGES)"
-BEFORE = [("grpo_kit.machine.packages", "Stop fits nvidia_gpu install provide")]  # before the packages are there
+INSTALL = "short_errors()\nprovide(PACKAGES)"
+BEFORE = [("grpo_kit.machine.packages", "Stop says_why show_error short_errors fits nvidia_gpu install provide")]  # before the packages are there
 AFTER = [
     ("grpo_kit.machine.profile", "Profile SOURCES GPU PROFILES gpu prepared choose_profile"),
     ("grpo_kit.rewards.answers", "TAGS WRAPPERS DIGITS ONE_NUMBER ANY_NUMBER parse_number extract_answer last_number gold_answer"),
     ("grpo_kit.data.problems", "FOLDER"),
-    ("grpo_kit.data.rows", "unreadable fetch hub_rows modelscope_file modelscope_rows jsonl_rows checked_row read_rows"),
+    ("grpo_kit.data.rows", "unreadable fetch hub_rows modelscope_file modelscope_rows jsonl_rows whole_characters checked_row read_rows"),
     ("grpo_kit.rewards.functions", "ANY_TAG completion_text zero_truncated"),
     ("grpo_kit.measure.score", "MEASURES lenient_accuracy wilson_shares Evaluation"),
     ("grpo_kit.measure.ask", "own_seeds evaluate"),

@@ -20,6 +20,7 @@ from vllm.model_executor.layers.layernorm import RMSNorm
 from vllm.v1.sample import sampler
 from vllm.v1.sample.ops import topk_topp_sampler
 
+from grpo_kit.model.folder import check_model
 from grpo_kit.model.small_real_model import FOLDER, small_real_model
 from .weights import _base_weights, _check_plain_lora, _live_adapter, _one_product, _save_lora, _saved_adapter
 
@@ -198,8 +199,7 @@ class FastLanguageModel(unsloth.FastLanguageModel):
         global _engine
         if Path(model_name) == FOLDER:
             small_real_model()  # fetches it, the first time
-        if not Path(model_name).is_dir():
-            raise FileNotFoundError(f"{model_name} is no folder here: without a GPU, name a downloaded model's folder.")
+        check_model(model_name, fast_inference)
         if str(dtype).removeprefix("torch.") not in ("None", "float32"):
             raise ValueError(f"dtype={dtype}: without a GPU everything is computed in float32, pass dtype=None.")
         if (engine := _engine()) is not None:
