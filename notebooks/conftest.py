@@ -34,6 +34,22 @@ def pytest_xdist_setupnodes(specs):
         os.environ["OMP_NUM_THREADS"] = str(max(1, cores() // len(specs)))
 
 
+def pytest_addoption(parser):
+    parser.addoption("--robust", action="store_true", help="also the long tests: kills, generated strings, stand-ins for the network")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "robust: takes long, and runs only with --robust or ROBUST=1")
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--robust") or os.environ.get("ROBUST") == "1":
+        return
+    for item in items:
+        if item.get_closest_marker("robust"):
+            item.add_marker(pytest.mark.skip(reason="long: run it with --robust"))
+
+
 def pytest_collectstart(collector):
     if collector.path.suffix == ".ipynb":
         collector.skip_compare += ("stderr",)  # warnings and progress bars differ from run to run
