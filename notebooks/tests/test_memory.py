@@ -281,3 +281,26 @@ def test_the_watch_ends_when_the_run_fails():
     with pytest.raises(KeyError), memory_here.measured_peak():
         raise KeyError
     assert threading.active_count() == threads
+
+
+@pytest.mark.parametrize("files, free", [
+    ({}, 8.0),
+    ({"memory.max": "max", "memory.current": "5", "memory.stat": "inactive_file 1"}, 8.0),
+    ({"memory.max": "4000000000", "memory.current": "3500000000", "memory.stat": "anon 7\ninactive_file 1000000000"}, 1.5),
+    ({"memory.max": "4000000000", "memory.current": "4100000000", "memory.stat": "anon 7"}, 0.0),
+    ({"memory/memory.limit_in_bytes": "2000000000", "memory/memory.usage_in_bytes": "500000000", "memory/memory.stat": "total_inactive_file 0"}, 1.5),
+    ({"memory/memory.limit_in_bytes": "9223372036854771712", "memory/memory.usage_in_bytes": "5", "memory/memory.stat": "cache 1"}, 8.0),
+])
+def test_available_memory_is_the_machines_or_the_containers(tmp_path, files, free):
+    (tmp_path / "meminfo").write_text("MemTotal: 9000000 kB\nMemAvailable:    7812500 kB\n")
+    (tmp_path / "memory").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    assert memory_here.available_memory(tmp_path, tmp_path / "meminfo") == pytest.approx(free * 1e9)
+
+
+def test_two_kernels_do_not_both_get_the_memory(monkeypatch):
+    monkeypatch.setattr(memory_here, "available_memory", lambda: 3e9)
+    memory_here.check_room(150e6, "a model")
+    with pytest.raises(MemoryError, match="takes 5.5 GB of memory, and 3.0 GB are free here: shut down another kernel"):
+        memory_here.check_room(494e6, "a model")

@@ -66,6 +66,27 @@ def plan_here(config, profile, prompt=None, memory=None):
     return cpu_plan(config, profile, prompt), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+def available_memory(cgroup="/sys/fs/cgroup", meminfo="/proc/meminfo"):
+    """Bytes that this machine has free, or gives away when asked (caches); fewer where a container's limit comes first."""
+    rooms = [1024 * int(line.split()[1]) for line in Path(meminfo).read_text().splitlines() if line.startswith("MemAvailable")]
+    # Version 2 of the control groups, then version 1.
+    for limit, used in (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")):
+        limit, used = Path(cgroup, limit), Path(cgroup, used)
+        if limit.is_file() and (most := limit.read_text().strip()) != "max":
+            stat = dict(line.split() for line in (limit.parent / "memory.stat").read_text().splitlines())
+            cached = int(stat.get("total_inactive_file", stat.get("inactive_file", 0)))
+            rooms.append(int(most) - int(used.read_text()) + cached)
+    return max(0, min(rooms))
+
+
+def check_room(parameters, what):
+    """MemoryError, one sentence, where the CPU engine's copies of a model with `parameters` weights and its cache have no room here."""
+    needed, free = (WEIGHT_BYTES["NF4"] + 4 + 4) * parameters + cache_space() + CPU_RUNTIME, available_memory()
+    if needed > free:
+        raise MemoryError(f"{what} with its engine takes {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free here: "
+                          "shut down another kernel that holds some, or take a smaller model.")
+
+
 def memory_in_use():
     """Bytes taken of the accelerator, as its driver counts them; without one, this process's resident memory.
 

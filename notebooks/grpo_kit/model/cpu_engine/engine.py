@@ -4,6 +4,7 @@ import contextlib
 import functools
 import gc
 import inspect
+import math
 import sys
 import weakref
 from pathlib import Path
@@ -20,7 +21,8 @@ from vllm.model_executor.layers.layernorm import RMSNorm
 from vllm.v1.sample import sampler
 from vllm.v1.sample.ops import topk_topp_sampler
 
-from grpo_kit.model.identity import check_adapter, sign
+from grpo_kit.machine.memory_here import check_room
+from grpo_kit.model.identity import check_adapter, check_safetensors, sign
 from grpo_kit.model.small_real_model import FOLDER, small_real_model
 from .weights import _base_weights, _check_plain_lora, _live_adapter, _one_product, _save_lora, _saved_adapter
 
@@ -207,6 +209,9 @@ class FastLanguageModel(unsloth.FastLanguageModel):
             check_adapter(model_name)  # a missing matrix would be drawn at random
         if (engine := _engine()) is not None:
             engine.close()
+        if fast_inference:
+            shapes = [shape for file in Path(model_name).glob("model*.safetensors") for shape in check_safetensors(file).values()]
+            check_room(sum(map(math.prod, shapes)), model_name)
         model, tokenizer = unsloth.FastLanguageModel.from_pretrained(
             str(model_name),
             max_seq_length,
