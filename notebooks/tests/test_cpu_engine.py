@@ -582,13 +582,22 @@ print({{l.split("/")[-1].strip() for l in open("/proc/self/maps") if "vllm/_C" i
     assert done.stdout.splitlines()[-1] == "{'_C_AVX2.abi3.so'}", done.stderr[-2000:]
 
 
-def test_on_a_gpu_the_class_is_unsloths_own(monkeypatch):
+def test_on_a_gpu_the_class_is_unsloths_own_and_load_lora_is_checked(monkeypatch, run, folders, tmp_path):
     own = types.ModuleType("unsloth")
     own.FastLanguageModel = object()
     monkeypatch.setitem(sys.modules, "unsloth", own)
+    zoo, asked = types.ModuleType("unsloth_zoo.vllm_utils"), []
+    zoo.load_lora = lambda model, folder, load_tensors=False, **options: asked.append((folder, load_tensors))
+    monkeypatch.setitem(sys.modules, "unsloth_zoo.vllm_utils", zoo)
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
     found = runpy.run_path(str(KIT / "model/loader.py"), run_name="grpo_kit.model.loader")
     assert found["FastLanguageModel"] is own.FastLanguageModel
+    model = types.SimpleNamespace(config=types.SimpleNamespace(_name_or_path=folders["tied"]))
+    zoo.load_lora(model, run.folder / "adapter", load_tensors=False)
+    zoo.load_lora(model, tmp_path / "in training", load_tensors=True)
+    with pytest.raises(ValueError, match="incomplete"):
+        zoo.load_lora(model, damaged(run, tmp_path / "half", tensors={KEY: None}))
+    assert asked == [(run.folder / "adapter", False), (tmp_path / "in training", True)]
 
 
 def test_the_arguments_are_those_of_unsloths_gpu_class():

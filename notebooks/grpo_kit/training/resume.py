@@ -97,7 +97,8 @@ def training_settings(args, model):
     if adapter := getattr(model, "peft_config", {}).get("default"):
         noted = (adapter.auto_mapping or {}).get("grpo_kit", {})
         found |= {f"adapter's {name}": getattr(adapter, name) for name in ("r", "lora_alpha", "lora_dropout", "use_rslora")}
-        found |= {"target_modules": sorted(adapter.target_modules)} | {name: noted.get(name) for name in ("base", "weights", "profile", "data")}
+        targets = adapter.target_modules  # a set, or a pattern
+        found |= {"target_modules": targets if isinstance(targets, str) else sorted(targets)} | {name: noted.get(name) for name in ("base", "weights", "profile", "data")}
     return json.loads(json.dumps(found, default=str))
 
 
