@@ -98,8 +98,9 @@ def training_settings(args, model):
         noted = (adapter.auto_mapping or {}).get("grpo_kit", {})
         found |= {f"adapter's {name}": getattr(adapter, name) for name in ("r", "lora_alpha", "lora_dropout", "use_rslora")}
         targets = adapter.target_modules  # a set, or a pattern
-        found |= {"target_modules": targets if isinstance(targets, str) else sorted(targets)} | {name: noted.get(name) for name in ("base", "weights", "profile", "data")}
-    return json.loads(json.dumps(found, default=str))
+        found |= {"target_modules": targets if isinstance(targets, str) else sorted(targets)}
+        found |= {name: noted.get(name) for name in ("base", "weights", "profile", "data")}
+    return json.loads(json.dumps(found, default=lambda value: re.sub(" at 0x[0-9a-f]+", "", str(value))))
 
 
 class Interrupted(KeyboardInterrupt):
