@@ -21,6 +21,7 @@ if torch.accelerator.is_available():
 
 import grpo_kit
 from grpo_kit import FastLanguageModel
+from grpo_kit.machine import memory_here
 from grpo_kit.model.cpu_engine import checks, trl_rollouts, weights
 from grpo_kit.model.cpu_engine.checks import TRIED, _check_names, _check_versions
 from grpo_kit.model.cpu_engine.engine import _normalise, _sample, _set_num_threads
@@ -415,18 +416,33 @@ KEY = "base_model.model.model.layers.1.mlp.up_proj.lora_A.weight"
     "change, words",
     [
         ({"config": {"r": 16}}, "max_lora_rank=16"),
-        ({"config": {"base_model_name_or_path": "elsewhere/other"}}, "trained on other, not on tied"),
+        ({"config": {"base_model_name_or_path": "elsewhere/other"}}, "made for elsewhere/other, not for .*tied"),
         ({"config": {"use_dora": True}}, "not plain LoRA"),
         ({"tensors": {KEY: None}}, "incomplete"),
         ({"tensors": {KEY: torch.full((8, 128), float("nan"))}}, "not finite"),
         ({"tensors": {KEY: torch.ones(8, 64)}}, "does not fit"),
-        ({"tensors": {KEY.replace("layers.1", "layers.7"): torch.ones(8, 128)}}, "incomplete"),
+        ({"tensors": {KEY.replace("layers.1", "layers.7"): torch.ones(8, 128)}}, "does not fit"),
     ],
 )
 def test_an_unfit_adapter_is_named_in_one_sentence(model, run, tmp_path, change, words):
     with pytest.raises(ValueError, match=words) as error:
         model.load_lora(damaged(run, tmp_path / "adapter", **change))
     assert str(tmp_path) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_an_adapter_of_another_base_with_this_ones_name_is_refused(model, run, tmp_path, folders):
+    other = tmp_path / "tied"
+    make_model(other, True)
+    weights = load_file(other / "model.safetensors")
+    save_file({name: 1.01 * weight for name, weight in weights.items()}, other / "model.safetensors", {"format": "pt"})
+    engine = model.cpu_engine
+    engine.folder, here = other, engine.folder
+    try:
+        with pytest.raises(ValueError, match="has the weights .*: load the model it was trained on"):
+            model.load_lora(run.folder / "adapter")
+    finally:
+        engine.folder = here
+    assert model.load_lora(run.folder / "adapter")
 
 
 def test_a_missing_adapter_is_named(model, run, tmp_path):
@@ -444,6 +460,14 @@ def test_a_missing_model_and_other_dtypes_are_named(folders):
         FastLanguageModel.from_pretrained("data/nothing", fast_inference=True)
     with pytest.raises(ValueError, match="float32"):
         FastLanguageModel.from_pretrained(folders["tied"], dtype=torch.bfloat16, fast_inference=True)
+
+
+def test_no_room_for_the_engine_is_said_before_anything_is_loaded(folders, monkeypatch):
+    """As beside another kernel that holds the memory."""
+    monkeypatch.setattr(memory_here, "available_memory", lambda: 1.1e9)
+    with pytest.raises(MemoryError, match=r"tied with its engine takes 1\.3 GB of memory, and 1\.1 GB are free here") as error:
+        FastLanguageModel.from_pretrained(folders["tied"], fast_inference=True)
+    assert "\n" not in str(error.value)
 
 
 def test_an_adapter_over_max_lora_rank_is_refused(folders):
@@ -558,13 +582,22 @@ print({{l.split("/")[-1].strip() for l in open("/proc/self/maps") if "vllm/_C" i
     assert done.stdout.splitlines()[-1] == "{'_C_AVX2.abi3.so'}", done.stderr[-2000:]
 
 
-def test_on_a_gpu_the_class_is_unsloths_own(monkeypatch):
+def test_on_a_gpu_the_class_is_unsloths_own_and_load_lora_is_checked(monkeypatch, run, folders, tmp_path):
     own = types.ModuleType("unsloth")
     own.FastLanguageModel = object()
     monkeypatch.setitem(sys.modules, "unsloth", own)
+    zoo, asked = types.ModuleType("unsloth_zoo.vllm_utils"), []
+    zoo.load_lora = lambda model, folder, load_tensors=False, **options: asked.append((folder, load_tensors))
+    monkeypatch.setitem(sys.modules, "unsloth_zoo.vllm_utils", zoo)
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
     found = runpy.run_path(str(KIT / "model/loader.py"), run_name="grpo_kit.model.loader")
     assert found["FastLanguageModel"] is own.FastLanguageModel
+    model = types.SimpleNamespace(config=types.SimpleNamespace(_name_or_path=folders["tied"]))
+    zoo.load_lora(model, run.folder / "adapter", load_tensors=False)
+    zoo.load_lora(model, tmp_path / "in training", load_tensors=True)
+    with pytest.raises(ValueError, match="incomplete"):
+        zoo.load_lora(model, damaged(run, tmp_path / "half", tensors={KEY: None}))
+    assert asked == [(run.folder / "adapter", False), (tmp_path / "in training", True)]
 
 
 def test_the_arguments_are_those_of_unsloths_gpu_class():

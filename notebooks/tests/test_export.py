@@ -18,9 +18,10 @@ import pytest
 
 from grpo_kit.data.rows import SYSTEM_PROMPT
 from grpo_kit.export import llama_build, merge
-from grpo_kit.export.gguf import GGUF_METHODS, GGUFModel, complete_tokenizer, save_gguf, tensor_types
+from grpo_kit.export.gguf import GGUF_METHODS, GGUFModel, check_methods, complete_tokenizer, save_gguf, tensor_types
 from grpo_kit.export.merge import check_adapter, new_export
 from grpo_kit.export.ollama import modelfile
+from grpo_kit.machine.paths import short
 
 NOTEBOOKS = Path(__file__).resolve().parents[1]
 ADAPTER, BASE = NOTEBOOKS.parent / "grpo_saved_lora", NOTEBOOKS.parent / "data/tiny-model"
@@ -87,7 +88,7 @@ def test_prompts_and_tokens_are_the_tokenizers(files, loaded, questions, prompts
 
 
 def test_without_the_completed_tokenizer_the_tokens_would_differ(loaded, prompts, tmp_path, monkeypatch):
-    monkeypatch.setattr(merge.shutil, "copy", lambda *_: None)
+    monkeypatch.setattr(shutil, "copy", lambda *_: None)
     file = save_gguf(*loaded, tmp_path, ["f16"])["f16"]
     with GGUFModel(file, 384) as gguf:
         assert all(gguf.tokenize(prompt) != loaded[1](prompt, add_special_tokens=False).input_ids for prompt in prompts)
@@ -244,6 +245,21 @@ def test_the_modelfile_names_file_prompt_stops_and_sizes():
         modelfile("x.gguf", tokenizer, SYSTEM_PROMPT, 384, 96)
 
 
+@pytest.mark.parametrize("prompt", ['Say """hello"""', 'Reply with "yes"', '"' * 3, 'a""" PARAMETER num_ctx 1', 'x"'])
+def test_a_system_prompt_that_a_modelfile_cannot_hold_is_refused(prompt):
+    from transformers import AutoTokenizer
+
+    with pytest.raises(ValueError, match="three quotation marks"):
+        modelfile("x.gguf", AutoTokenizer.from_pretrained(BASE), prompt, 384, 96)
+
+
+@pytest.mark.parametrize("prompt", ['"yes" or "no".', "'" * 3, "", 'one "\nand ""two'])
+def test_a_modelfile_holds_other_quotation_marks(prompt):
+    from transformers import AutoTokenizer
+
+    assert f'SYSTEM """{prompt}"""' in modelfile("x.gguf", AutoTokenizer.from_pretrained(BASE), prompt, 384, 96)
+
+
 # --- bad input --------------------------------------------------------------------------------------------------------
 
 
@@ -266,8 +282,8 @@ def other_shapes(folder):
 @pytest.mark.parametrize("spoil, sentence", [
     (lambda folder: (folder / "adapter_config.json").unlink(), "adapter_config.json is missing"),
     (lambda folder: (folder / "adapter_model.safetensors").unlink(), "adapter_model.safetensors is missing"),
-    (lambda folder: os.truncate(folder / "adapter_model.safetensors", 5000), "cut short or damaged"),
-    (lambda folder: os.truncate(folder / "adapter_model.safetensors", 0), "cut short or damaged"),
+    (lambda folder: os.truncate(folder / "adapter_model.safetensors", 5000), "cut short, damaged"),
+    (lambda folder: os.truncate(folder / "adapter_model.safetensors", 0), "cut short, damaged"),
     (lambda folder: change(folder / "adapter_config.json", "../data/tiny-model", "org/other"), "was made for org/other"),
     (other_shapes, "does not fit"),
 ])
@@ -297,6 +313,29 @@ def test_an_unknown_quantisation_is_refused_before_anything_is_written(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("given, methods", [("q8_0", ["q8_0"]), (("f16", "q4_k_m"), ["f16", "q4_k_m"]), (["q2_k"], ["q2_k"])])
+def test_one_method_may_be_named_without_a_list(given, methods):
+    assert check_methods(given) == methods
+
+
+@pytest.mark.parametrize("given", ["q8", ["q8_0", None], ["Q8_0"], [8]])
+def test_a_method_that_is_none_is_named_whole(given):
+    with pytest.raises(ValueError, match="^(q8|None|Q8_0|8) is no quantisation"):
+        check_methods(given)
+
+
+@pytest.mark.parametrize("home, text, shown", [
+    ("/", "saved /tmp/a/b.gguf", "saved /tmp/a/b.gguf"),
+    ("/root", "saved /root/x/b.gguf.", "saved ~/x/b.gguf."),
+    ("/root", "in /root, then '/root'", "in ~, then '~'"),
+    ("/home/a", "/home/ab/c /mnt/home/a/c /home/a-b /home/a.old", "/home/ab/c /mnt/home/a/c /home/a-b /home/a.old"),
+])
+def test_the_home_folder_is_shown_as_a_tilde_and_nothing_else_is(monkeypatch, home, text, shown):
+    monkeypatch.setenv("HOME", home)
+    assert short(text) == shown
+    assert short(Path(text)) == shown
+
+
 @pytest.fixture
 def older(tmp_path):
     folder = tmp_path / "gguf"
@@ -321,6 +360,27 @@ def test_a_whole_export_takes_the_older_ones_place(older):
     with new_export(older, replace=True) as folder:
         (folder / "b.gguf").write_text("new")
     assert contents(older.parent) == {"gguf/b.gguf": b"new"}
+
+
+def test_an_export_through_a_link_lands_where_the_link_points(older, tmp_path):
+    """A reader's way to a larger disk."""
+    (tmp_path / "link").symlink_to(older)
+    with new_export(tmp_path / "link", replace=True) as folder:
+        (folder / "b.gguf").write_text("new")
+        assert folder.parent.parent == older.parent
+    assert (tmp_path / "link").is_symlink() and contents(older) == {"b.gguf": b"new"}
+    (tmp_path / "empty").symlink_to(tmp_path / "disk/exports")
+    with new_export(tmp_path / "empty") as folder:
+        (folder / "c.gguf").write_text("new")
+    assert contents(tmp_path / "disk") == {"exports/c.gguf": b"new"}
+
+
+@pytest.mark.parametrize("circle", [1, 2])
+def test_an_error_raised_from_itself_is_no_full_disk(tmp_path, circle):
+    errors = [ValueError("one"), ValueError("two")][:circle]
+    for error, cause in zip(errors, errors[1:] + errors[:1]):
+        error.__cause__ = cause
+    assert not merge.disk_full(errors[0], tmp_path)
 
 
 def test_a_target_that_exists_is_refused(older, tmp_path):

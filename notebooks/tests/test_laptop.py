@@ -25,24 +25,6 @@ def test_what_is_shown_is_paid_in_full():
     assert all(reward(completions=completions, **columns)[0] > 0 for reward in (correctness_reward, format_reward, tag_reward, integer_reward))
 
 
-def test_a_folder_is_whole_or_absent(tmp_path):
-    def failing(name):
-        (tmp_path / "sft.making").mkdir()
-        (tmp_path / "sft.making/half").write_text("")
-        raise OSError("disk full")
-
-    with pytest.raises(OSError):
-        laptop.keep(failing, tmp_path / "sft")
-    assert not (tmp_path / "sft").exists()
-
-    def save(name):
-        assert name.endswith("sft.making")
-        (tmp_path / "sft.making").mkdir()  # what a killed save left is gone
-
-    laptop.keep(save, tmp_path / "sft")
-    assert list((tmp_path / "sft").iterdir()) == [] and not (tmp_path / "sft.making").exists()
-
-
 def test_a_question_that_was_asked_is_not_asked_again(tmp_path):
     asked, file = [], tmp_path / "asked.jsonl"
 

@@ -17,6 +17,7 @@ from grpo_kit.machine import memory, memory_here, step_time
 from grpo_kit.machine.memory import SPARE, count_parameters, memory_plan, verdict
 from grpo_kit.machine.memory_here import cpu_plan, packed_tokens
 from grpo_kit.machine.profile import PROFILES
+from grpo_kit.machine.spare import available_memory
 
 SHAPE = {"vocab_size": 96, "hidden_size": 32, "intermediate_size": 80, "num_hidden_layers": 3, "num_attention_heads": 4,
          "num_key_value_heads": 2}
@@ -290,3 +291,19 @@ def test_the_watch_ends_when_the_run_fails():
     with pytest.raises(KeyError), memory_here.measured_peak():
         raise KeyError
     assert threading.active_count() == threads
+
+
+@pytest.mark.parametrize("files, free", [
+    ({}, 8.0),
+    ({"memory.max": "max", "memory.current": "5", "memory.stat": "inactive_file 1"}, 8.0),
+    ({"memory.max": "4000000000", "memory.current": "3500000000", "memory.stat": "anon 7\ninactive_file 1000000000"}, 1.5),
+    ({"memory.max": "4000000000", "memory.current": "4100000000", "memory.stat": "anon 7"}, 0.0),
+    ({"memory/memory.limit_in_bytes": "2000000000", "memory/memory.usage_in_bytes": "500000000", "memory/memory.stat": "total_inactive_file 0"}, 1.5),
+    ({"memory/memory.limit_in_bytes": "9223372036854771712", "memory/memory.usage_in_bytes": "5", "memory/memory.stat": "cache 1"}, 8.0),
+])
+def test_available_memory_is_the_machines_or_the_containers(tmp_path, files, free):
+    (tmp_path / "meminfo").write_text("MemTotal: 9000000 kB\nMemAvailable:    7812500 kB\n")
+    (tmp_path / "memory").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    assert available_memory(tmp_path, tmp_path / "meminfo") == pytest.approx(free * 1e9)

@@ -50,9 +50,12 @@ class Model:
 
     print_trainable_parameters = print
 
+    def __init__(self):
+        self.peft_config = {"default": SimpleNamespace(base_model_name_or_path="unsloth/Qwen2.5-3B-Instruct", auto_mapping=None)}
+
     def save_lora(self, folder):
-        os.makedirs(folder, exist_ok=True)
         Path(folder, "adapter_model.safetensors").write_bytes(b"weights")
+        Path(folder, "adapter_config.json").write_text(json.dumps(vars(self.peft_config["default"])))
 
     def load_lora(self, folder):
         return Path(folder, "adapter_model.safetensors").read_bytes()
@@ -139,6 +142,7 @@ def machine_with_gpu():
             ends[machine]["strict"] = [run.summary().loc["strict", "value"] for run in runs]
             ends[machine]["log"] = names["trainer"].state.log_history[-1]
             ends[machine]["resumed"] = names["trainer"].resumed
+            ends[machine]["saved"] = json.loads(Path("grpo_saved_lora/adapter_config.json").read_text())["auto_mapping"]["grpo_kit"]
     print(json.dumps({**ends, "pip": pip, "touched": sorted(touched), "kit": "grpo_kit" in sys.modules}))
 
 
@@ -172,11 +176,17 @@ def test_a_training_goes_on_from_the_last_whole_checkpoint_and_clears_up(ran):
     assert resumed == {"T4": "grpo_checkpoints/checkpoint-20", "ModelScope": None, "another plugin": None}
 
 
+def test_the_saved_adapter_says_what_it_was_trained_on(ran):
+    assert [path.name for path in Path(ran["folder"]).glob("*grpo_saved_lora*")] == ["grpo_saved_lora"]
+    saved = ran["ModelScope"]["saved"]
+    assert (saved["base"], saved["profile"], saved["data"], saved["seed"]) == ("qwen2.5-3b-instruct", "24gb", "modelscope", 3407)
+    assert saved["versions"]["unsloth"] == PINS["unsloth"]
+
+
 def test_with_a_gpu_the_file_is_all_it_reads(ran):
     touched = [(path, writes) for path, writes in ran["touched"] if not path.startswith((ran["around"], "/dev/"))]
     assert [path for path, writes in touched if writes and not path.startswith(ran["folder"])] == []
     assert [path for path, _ in touched if path.startswith(f"{ROOT}/") and not path.startswith(f"{sys.prefix}/")] == []
-    assert [f"{ran['folder']}/grpo_saved_lora/adapter_model.safetensors", True] in ran["touched"]
     assert not ran["kit"]
     # On the machine with another; the stand-ins of this process count as loaded, and are left alone.
     assert ran["pip"] == [["-m", "pip", "install", "--progress-bar", "off", f"vllm-bnb-plugin=={PINS['vllm-bnb-plugin']}"]]

@@ -278,15 +278,6 @@ def test_a_worker_has_a_core_and_4_gb_and_no_other_one_on_its_gpu(monkeypatch, c
     assert conftest.pytest_xdist_auto_num_workers() == workers
 
 
-@pytest.mark.parametrize("file", ["memory.max", "memory/memory.limit_in_bytes"])
-@pytest.mark.parametrize("limit, fewer", [("1000\n", True), ("9223372036854771712\n", False), ("max\n", False)])
-def test_the_memory_is_what_the_container_may_take(tmp_path, file, limit, fewer):
-    (tmp_path / file).parent.mkdir(exist_ok=True)
-    (tmp_path / file).write_text(limit)
-    assert (conftest.available_memory(tmp_path) == 1000) == fewer
-    assert 1000 < conftest.available_memory(tmp_path / "nothing") < 1e15
-
-
 @pytest.mark.parametrize("workers, threads", [(1, "7"), (2, "4"), (3, "2"), (8, "1"), (9, "1")])
 def test_the_workers_share_the_cores(monkeypatch, workers, threads):
     monkeypatch.setattr(conftest, "cores", lambda: 8)

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 from scipy.special import logsumexp
 
+from grpo_kit.machine.paths import short
 from grpo_kit.machine.threads import share
 from .llama_build import import_built
 
@@ -23,9 +24,11 @@ KNOWN_METHODS = "f32 bf16 f16 q8_0 q6_k q5_k_m q5_k_s q5_0 q5_1 q4_k_m q4_k_s q4
 
 
 def check_methods(methods):
-    """ValueError, one sentence, for a quantisation that Unsloth and llama.cpp do not know."""
+    """The names as a list; ValueError, one sentence, for one that Unsloth and llama.cpp do not know. A single name is one method."""
+    methods = [methods] if isinstance(methods, str) else list(methods)
     if unknown := [method for method in methods if method not in KNOWN_METHODS]:
-        raise ValueError(f"{', '.join(unknown)} is no quantisation that is made here: choose among {', '.join(KNOWN_METHODS)}.")
+        raise ValueError(f"{', '.join(map(str, unknown))} is no quantisation that is made here: choose among {', '.join(KNOWN_METHODS)}.")
+    return methods
 
 
 @contextlib.contextmanager
@@ -69,7 +72,7 @@ class ShortPaths(io.TextIOBase):
         self.stdout = sys.stdout
 
     def write(self, text):
-        return self.stdout.write(text.replace(str(Path.home()), "~"))
+        return self.stdout.write(short(text))
 
     def flush(self):
         self.stdout.flush()
@@ -77,10 +80,10 @@ class ShortPaths(io.TextIOBase):
 
 def save_gguf(model, tokenizer, folder, methods):
     """Write a GGUF file for each of `methods` into `folder`, with Unsloth's exporter: {method: path}."""
-    check_methods(methods)
+    methods = check_methods(methods)
     base = Path(model.config._name_or_path).name
     with tempfile.TemporaryDirectory(dir=folder) as work, complete_tokenizer(tokenizer), contextlib.redirect_stdout(ShortPaths()):
-        saved = model.save_pretrained_gguf(f"{work}/{base}", tokenizer, quantization_method=list(methods))
+        saved = model.save_pretrained_gguf(f"{work}/{base}", tokenizer, quantization_method=methods)
         for file in saved["gguf_files"] if isinstance(saved, dict) else saved:  # a dict on a GPU, a list without
             os.replace(file, Path(folder, Path(file).name))
     return {method: next(Path(folder).glob(f"*.{method.upper()}.gguf")) for method in methods}

@@ -15,7 +15,7 @@ def publish(model, tokenizer, repository, methods, token):
 
     ConnectionError, one sentence, where the hub does not take them; what it has taken stays, and a second try goes on.
     """
-    check_methods(methods)
+    methods = check_methods(methods)
     try:
         HfApi(token=token).whoami()  # a token that is refused is told before anything is merged
         _push(model, tokenizer, repository, methods, token)
@@ -29,7 +29,7 @@ def _push(model, tokenizer, repository, methods, token):
     with complete_tokenizer(tokenizer):
         model.push_to_hub_merged(repository, tokenizer, save_method="merged_16bit", token=token, private=True)
         if hasattr(model, "push_to_hub_gguf"):
-            model.push_to_hub_gguf(f"{repository}-GGUF", tokenizer, quantization_method=list(methods), token=token, private=True)
+            model.push_to_hub_gguf(f"{repository}-GGUF", tokenizer, quantization_method=methods, token=token, private=True)
             return
     hub = HfApi(token=token)  # Unsloth has no push_to_hub_gguf without a GPU
     hub.create_repo(f"{repository}-GGUF", private=True, exist_ok=True)

@@ -23,6 +23,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from grpo_kit.machine.paths import short
 from grpo_kit.machine.threads import share
 
 LLAMA_SOURCE = "llama-cpp-python==0.3.36"
@@ -77,7 +78,7 @@ def build_llama_cpp():
     """
     exporter, packages = places()
     if is_built():
-        print(f"llama.cpp is built: {_short(exporter)} and {_short(packages)}")
+        print(f"llama.cpp is built: {short(exporter)} and {short(packages)}")
         return
     exporter.parent.mkdir(parents=True, exist_ok=True)
     with open(exporter.with_name(".llama.cpp-build-lock"), "w") as lock:
@@ -91,16 +92,12 @@ def build_llama_cpp():
             _build(Path(work), exporter, packages)
 
 
-def _short(path):
-    return str(path).replace(str(Path.home()), "~", 1)
-
-
 def _check_machine(folder):
     if not (shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")):
         raise BuildError("llama.cpp needs a C++ compiler and there is none here: install one (on Debian: apt install g++).")
     free = shutil.disk_usage(folder).free // 10**6
     if free < BUILD_MB:
-        raise BuildError(f"{_short(folder)} has {free} MB free and building llama.cpp takes {BUILD_MB}: free some and try again.")
+        raise BuildError(f"{short(folder)} has {free} MB free and building llama.cpp takes {BUILD_MB}: free some and try again.")
     flags = Path("/proc/cpuinfo")
     if os.uname().machine == "x86_64" and flags.exists() and " avx2 " not in flags.read_text():
         raise BuildError("llama.cpp is built for processors with AVX2, which this one lacks: use another machine.")
@@ -131,7 +128,7 @@ def _build(work, exporter, packages):
     source = root / "vendor/llama.cpp"
     print(f"2/3 compiling llama.cpp on {share()} cores", flush=True)
     _compile(source, dict(os.environ, PATH=f"{work / 'tools/bin'}:{os.environ['PATH']}", PYTHONPATH=str(work / "tools")))
-    print(f"3/3 putting it into {_short(exporter.parent)}", flush=True)
+    print(f"3/3 putting it into {short(exporter.parent)}", flush=True)
     shutil.move(root / "llama_cpp", new)
     shutil.copytree(source / "gguf-py/gguf", new / "gguf")
     shutil.copytree(source / "build/bin", new / "llama_cpp/lib", symlinks=True, ignore=lambda *_: ["llama-quantize"])

@@ -19,8 +19,11 @@ PARAMETER num_predict {reply}
 def modelfile(file, tokenizer, system_prompt, context, reply):
     """The text of an Ollama Modelfile for the GGUF `file`, in whose folder it belongs; the sizes are tokens.
 
-    ValueError for a chat template other than ChatML, the only one written here.
+    ValueError for a chat template other than ChatML, the only one written here, and for a system prompt that a Modelfile,
+    whose texts end at three quotation marks, cannot hold.
     """
+    if '"""' in system_prompt or system_prompt.endswith('"'):
+        raise ValueError("A Modelfile's texts end at three quotation marks: write the system prompt without them, and with none at its end.")
     messages = [{"role": "system", "content": "S"}, {"role": "user", "content": "U"}]
     rendered = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     if rendered != "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nU<|im_end|>\n<|im_start|>assistant\n":

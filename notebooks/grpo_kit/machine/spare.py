@@ -4,8 +4,13 @@ from pathlib import Path
 
 
 def available_memory(cgroup="/sys/fs/cgroup", meminfo="/proc/meminfo"):
-    """Bytes that the machine has available, or that its container may take if those are fewer."""
-    [line] = [line for line in Path(meminfo).read_text().splitlines() if line.startswith("MemAvailable")]
-    files = [Path(cgroup, name) for name in ("memory.max", "memory/memory.limit_in_bytes")]  # version 2, version 1
-    limits = [file.read_text().strip() for file in files if file.is_file()]
-    return min([int(line.split()[1]) * 1024, *(int(limit) for limit in limits if limit != "max")])
+    """Bytes that this machine has free, or gives away when asked (caches); fewer where a container's limit comes first."""
+    rooms = [1024 * int(line.split()[1]) for line in Path(meminfo).read_text().splitlines() if line.startswith("MemAvailable")]
+    # Version 2 of the control groups, then version 1.
+    for limit, used in (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")):
+        limit, used = Path(cgroup, limit), Path(cgroup, used)
+        if limit.is_file() and (most := limit.read_text().strip()) != "max":
+            stat = dict(line.split() for line in (limit.parent / "memory.stat").read_text().splitlines())
+            cached = int(stat.get("total_inactive_file", stat.get("inactive_file", 0)))
+            rooms.append(int(most) - int(used.read_text()) + cached)
+    return max(0, min(rooms))

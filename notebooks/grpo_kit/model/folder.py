@@ -11,12 +11,12 @@ import threading
 from pathlib import Path
 
 from jinja2 import TemplateError
-from safetensors import SafetensorError, safe_open
 from transformers import AutoTokenizer
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from grpo_kit.machine.memory_here import cache_space
 from grpo_kit.machine.spare import available_memory
+from .identity import check_safetensors
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
@@ -38,7 +38,7 @@ def check_model(folder, engine):
     if (kind := config.get("model_type")) not in CONFIG_MAPPING:
         raise ValueError(f"{folder} is of the type {kind!r}, which transformers does not know: choose another; a model's own code is never run.")
     files = weight_files(folder)
-    numbers = sum(check_weights(file) for file in files)
+    numbers = sum(math.prod(shape) for file in files for shape in check_safetensors(file).values())
     check_template(folder)
     takes = cache_space() + 3 * 4 * numbers  # the policy's, the engine's and the dense copy, in float32
     if engine and takes > (free := available_memory()):
@@ -71,15 +71,6 @@ def weight_files(folder):
     if pickles := [file.name for kind in PICKLES for file in folder.glob(kind)]:
         raise ValueError(f"{folder} holds its weights as a pickle ({pickles[0]}), which could run any code: get them as safetensors.")
     raise FileNotFoundError(f"{folder} holds no weights (model.safetensors): download the whole model.")
-
-
-def check_weights(file):
-    """How many numbers a safetensors file holds. ValueError if it is cut short, damaged, or claims what it does not hold."""
-    try:
-        with safe_open(file, "pt") as tensors:
-            return sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())
-    except SafetensorError:
-        raise ValueError(f"{file} is cut short, damaged or no safetensors file: download it again.") from None
 
 
 def check_template(folder):

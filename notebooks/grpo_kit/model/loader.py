@@ -4,6 +4,8 @@ The signatures and the types returned are Unsloth's GPU class's (unsloth/models/
 so a cell that runs on one machine runs on the other. What the CPU needs set before its first import is set here.
 """
 
+import functools
+import importlib
 import logging
 import os
 import platform
@@ -14,6 +16,7 @@ import warnings
 import torch
 
 from grpo_kit.machine.profile import choose_profile
+from .identity import check_adapter
 
 
 def _prepare_cpu():
@@ -39,10 +42,26 @@ def _prepare_cpu():
     warnings.filterwarnings("ignore", category=FutureWarning, module="vllm")
 
 
+def _checked(load_lora):
+    """Unsloth's `load_lora`, which first looks whether the adapter is whole and this model's; not where it takes the one in training."""
+    @functools.wraps(load_lora)
+    def checked_load_lora(model, save_directory, load_tensors=False, **options):
+        if not load_tensors:
+            adapters = getattr(model, "peft_config", {})
+            base = adapters["default"].base_model_name_or_path if "default" in adapters else None
+            check_adapter(save_directory, base or model.config._name_or_path)
+        return load_lora(model, save_directory, load_tensors=load_tensors, **options)
+
+    return checked_load_lora
+
+
 choose_profile()  # sets what Unsloth and vLLM read when they are imported
 if os.environ.get("UNSLOTH_FORCE_CPU", "0") != "1" and torch.accelerator.is_available():
     from unsloth import FastLanguageModel
     from transformers.utils.logging import disable_progress_bar
+
+    vllm_utils = importlib.import_module("unsloth_zoo.vllm_utils")
+    vllm_utils.load_lora = _checked(vllm_utils.load_lora)  # Unsloth takes it from there when it adds an adapter
 
     disable_progress_bar()  # one for each load, amid the tables of the chapters that load often
 else:

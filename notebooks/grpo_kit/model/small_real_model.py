@@ -20,6 +20,7 @@ import zipfile
 from pathlib import Path
 
 from grpo_kit.machine.packages import Stop
+from grpo_kit.machine.paths import short
 from grpo_kit.machine.profile import PROFILES
 
 FOLDER = Path(PROFILES["laptop"].model)
@@ -56,16 +57,12 @@ def small_real_model():
             for leftover in cache.glob(f".{FOLDER.name}-making-*"):
                 shutil.rmtree(leftover)  # of a process that was killed
             if (free := shutil.disk_usage(cache).free // 10**6) < NEEDED_MB:
-                raise Stop(f"{_short(cache)} has {free} MB free and making {FOLDER.name} takes {NEEDED_MB}: free some, or {elsewhere}.")
+                raise Stop(f"{short(cache)} has {free} MB free and making {FOLDER.name} takes {NEEDED_MB}: free some, or {elsewhere}.")
             with tempfile.TemporaryDirectory(dir=cache, prefix=f".{FOLDER.name}-making-") as work:
                 _make(Path(work))
     except OSError as error:
-        raise Stop(f"{_short(cache)} cannot be written ({error.strerror or error}): mend that, or {elsewhere}.") from error
+        raise Stop(f"{short(cache)} cannot be written ({error.strerror or error}): mend that, or {elsewhere}.") from error
     return FOLDER
-
-
-def _short(path):
-    return str(path).replace(str(Path.home()), "~", 1)
 
 
 def _make(work):
@@ -83,7 +80,7 @@ def _make(work):
         _convert(gguf, work / "model.gguf", whole)
     whole.rename(FOLDER)
     size = sum(file.stat().st_size for file in FOLDER.iterdir()) / 1e6
-    print(f"{_short(FOLDER)}: {size:.0f} MB, made in {time.monotonic() - began:.0f} s", flush=True)
+    print(f"{short(FOLDER)}: {size:.0f} MB, made in {time.monotonic() - began:.0f} s", flush=True)
 
 
 def _fetch(work):
@@ -175,7 +172,7 @@ def _tokenizer(fields):
 if __name__ == "__main__":
     try:
         if FOLDER.is_dir():
-            print(f"{_short(FOLDER)} is here.")
+            print(f"{short(FOLDER)} is here.")
         small_real_model()
     except Stop as error:
         sys.exit(f"make smollm: {error}")

@@ -9,23 +9,26 @@ from grpo_kit.rewards.answers import extract_answer
 from grpo_kit.rewards.functions import completion_text
 
 
-class LiveTable:
-    """Prints a row every few steps of a GRPOTrainer: the means of those steps, and the minutes left.
-
-    It stands in for the trainer's own display, which shows every metric of every step: set
-    `disable_tqdm=True` and `logging_steps=1` in GRPOConfig, pass `callbacks=[LiveTable()]`, then
-    `trainer.remove_callback(PrinterCallback)`. A TrainerCallback by its methods and not by its base:
-    Unsloth has to be imported before transformers, and this module may come before both.
-    """
-
-    def __init__(self, every=5):
-        self.every = every
-        self.logs, self.seconds, self.header = [], [], False
+class Watcher:
+    """A TrainerCallback by its methods and not by its base: Unsloth has to be imported before transformers, and this may come before both."""
 
     def __getattr__(self, name):
         if name.startswith("on_"):
             return lambda *args, **kwargs: None  # the trainer's other events
         raise AttributeError(name)
+
+
+class LiveTable(Watcher):
+    """Prints a row every few steps of a GRPOTrainer: the means of those steps, and the minutes left.
+
+    It stands in for the trainer's own display, which shows every metric of every step: set
+    `disable_tqdm=True` and `logging_steps=1` in GRPOConfig, pass `callbacks=[LiveTable()]`, then
+    `trainer.remove_callback(PrinterCallback)`.
+    """
+
+    def __init__(self, every=5):
+        self.every = every
+        self.logs, self.seconds, self.header = [], [], False
 
     def on_log(self, args, state, control, logs, **kwargs):
         if "reward" not in logs or not state.is_world_process_zero:

@@ -1,14 +1,47 @@
-"""A training that may be killed at any moment and goes on when it is started again: checkpoints, log, lock."""
+"""A training that may be killed at any instant and goes on when it is started again: checkpoints, settings, log, lock."""
 
 import fcntl
 import json
+import os
+import re
 import shutil
+import signal
+import threading
+import zipfile
 from contextlib import contextmanager
 from pathlib import Path
 
 from transformers import TrainerCallback
 
 from grpo_kit.data.instructions import write_jsonl
+from .progress import Watcher
+
+HELD = {}  # folder: its lock, an open file, of the folders that this process holds
+# Of a trainer's arguments: those that do not change what is learned.
+INCIDENTAL = re.compile("(output_dir|run_name|project|debug|ddp_|dataloader_|disable_tqdm|do_|eval_|hub_|push_|log|local_rank|num_completions_to_"
+                        "|report_to|resume_|restore_|save_|skip_memory|trackio|vllm_(gpu|group|server|enable|max_model)|gradient_checkpointing|use_cpu)")
+
+
+def take_lock(folder):
+    """Takes `folder` for this process until `free_lock`, or until the process ends, in whatever way; RuntimeError if another has it."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    file = open(folder / "lock", "w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        HELD[folder.resolve()] = file
+    except BlockingIOError:
+        own = HELD.get(folder.resolve())
+        mine = own is not None and os.path.sameopenfile(own.fileno(), file.fileno())
+        file.close()
+        if not mine:
+            raise RuntimeError(f"Another process is training in {folder}: wait until it has finished, or stop it.") from None
+
+
+def free_lock(folder):
+    """Gives back what `take_lock` took."""
+    if file := HELD.pop(Path(folder).resolve(), None):
+        file.close()
 
 
 @contextmanager
@@ -17,26 +50,117 @@ def only_one(folder):
 
     The operating system lets go of it when the process ends, in whatever way it ends.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RuntimeError(f"Another process is training in {folder}: wait until it has finished, or stop it.") from None
+    take_lock(folder)
+    try:
         yield
+    finally:
+        free_lock(folder)
+
+
+def checkpoints(folder):
+    """[(step, path)] of the checkpoints in `folder` by their steps; a folder called otherwise, or a file, is none."""
+    named = [(re.fullmatch("checkpoint-([0-9]+)", path.name), path) for path in Path(folder).glob("checkpoint-*") if path.is_dir()]
+    return sorted((int(name[1]), path) for name, path in named if name)
+
+
+def ends_early(file):
+    """Whether a file of a checkpoint ends too early: torch's are zip archives, whose table of contents comes last.
+
+    ValueError for a safetensors file without its header.
+    """
+    if file.suffix in (".pt", ".pth"):
+        return not zipfile.is_zipfile(file)
+    if file.suffix == ".safetensors":  # the length of its header, the header, and the tensors where that says
+        with open(file, "rb") as opened:
+            header = json.loads(opened.read(min(int.from_bytes(opened.read(8), "little"), file.stat().st_size)))
+            ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
+            return opened.tell() + max(ends, default=0) != file.stat().st_size
+    return False
 
 
 def whole_checkpoint(folder):
     """The last checkpoint in `folder` that was written to its end, as a str, or None; halves are deleted."""
-    checkpoints = sorted(Path(folder).glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
-    for checkpoint in reversed(checkpoints):
+    for _, checkpoint in reversed(checkpoints(folder)):
         try:
             json.loads((checkpoint / "trainer_state.json").read_text())  # the trainer writes it last
-            return str(checkpoint)
+            if not any(map(ends_early, checkpoint.iterdir())):
+                return str(checkpoint)
         except (FileNotFoundError, ValueError):
-            shutil.rmtree(checkpoint)
+            pass
+        shutil.rmtree(checkpoint)
     return None
+
+
+def training_settings(args, model):
+    """What makes a training this one: arguments, adapter, and what `sign` noted of base, profile and data; a dict for JSON."""
+    found = {name: value for name, value in args.to_dict().items() if not INCIDENTAL.match(name)}
+    if adapter := getattr(model, "peft_config", {}).get("default"):
+        noted = (adapter.auto_mapping or {}).get("grpo_kit", {})
+        found |= {f"adapter's {name}": getattr(adapter, name) for name in ("r", "lora_alpha", "lora_dropout", "use_rslora")}
+        targets = adapter.target_modules  # a set, or a pattern
+        found |= {"target_modules": targets if isinstance(targets, str) else sorted(targets)}
+        found |= {name: noted.get(name) for name in ("base", "weights", "profile", "data")}
+    return json.loads(json.dumps(found, default=lambda value: re.sub(" at 0x[0-9a-f]+", "", str(value))))
+
+
+class Interrupted(KeyboardInterrupt):
+    """A training that was stopped in good order; a notebook shows its one sentence, without a traceback."""
+
+    def _render_traceback_(self):
+        return [str(self)]
+
+
+class Resumable(Watcher):
+    """Lets a training be interrupted at any instant, and go on when the same command is given again: pass it in `callbacks`.
+
+    It holds the folder of the checkpoints for this process, notes the settings in each checkpoint and compares them, and leaves
+    out the checkpoint after the last step, from which a trainer would train a step too many. Ctrl-C, or Jupyter's stop, ends the
+    training after the step that it is in, with a checkpoint (a second one at once): Interrupted. ValueError where a checkpoint
+    was written with other settings, RuntimeError where another process trains in the folder.
+    """
+
+    def __init__(self, args):
+        take_lock(args.output_dir)
+        self.stopped, self.before, self.limit = False, None, None
+        for step, path in checkpoints(args.output_dir):
+            if 0 < args.max_steps <= step:  # a longer training's, or a finished one's
+                path.rename(path.with_name(f"other-{path.name}"))
+                print(f"{path} is no checkpoint of a training of {args.max_steps} steps: it is passed over, and now called other-{path.name}.")
+
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        here, there = training_settings(args, model), state.stateful_callbacks.get("settings", {})
+        differ = [f"{name} {there[name]!r} there, {here[name]!r} here" for name in sorted(here.keys() & there.keys()) if here[name] != there[name]]
+        if differ:
+            free_lock(args.output_dir)
+            raise ValueError(f"The checkpoint in {args.output_dir} was written with other settings ({'; '.join(differ[:5])}): "
+                             "set them as they were, or delete that folder to start anew.")
+        state.stateful_callbacks["settings"] = here  # the trainer writes it with its state
+        if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            self.before = signal.signal(signal.SIGINT, self.stop)
+
+    def stop(self, *signalled):
+        self.stopped = True
+        signal.signal(signal.SIGINT, self.before)  # the second time at once
+
+    def on_step_end(self, args, state, control, **kwargs):
+        last = state.global_step >= state.max_steps
+        control.should_training_stop |= self.stopped
+        control.should_save = (control.should_save or self.stopped) and not last
+        if control.should_save:  # the trainer would delete whatever begins with "checkpoint-"
+            self.limit, args.save_total_limit = args.save_total_limit, None
+
+    def on_save(self, args, state, control, **kwargs):
+        args.save_total_limit = self.limit or args.save_total_limit
+        for _, path in checkpoints(args.output_dir)[: -self.limit] if self.limit else []:
+            shutil.rmtree(path)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        free_lock(args.output_dir)
+        if self.before and not self.stopped:
+            signal.signal(signal.SIGINT, self.before)
+        if self.stopped and state.global_step < state.max_steps:
+            raise Interrupted(f"Interrupted after step {state.global_step} of {state.max_steps}, with a checkpoint in {args.output_dir}: "
+                              "run the same again and it goes on from there.")
 
 
 def read_log(path):

@@ -17,7 +17,6 @@ import importlib.metadata as metadata
 import json
 import os
 import re
-import shutil
 import sys
 from pathlib import Path
 
@@ -47,15 +46,6 @@ def in_layout(row):
     return {"prompt": row["prompt"], "completion": [{"role": "assistant", "content": text}]}
 
 
-def keep(save, folder):
-    """Calls `save` with a name beside `folder` and renames it: a folder of that name is always whole."""
-    shutil.rmtree(folder, ignore_errors=True)
-    beside = folder.with_name(folder.name + ".making")
-    shutil.rmtree(beside, ignore_errors=True)
-    save(str(beside))
-    beside.rename(folder)
-
-
 def ask_left(file, jobs, ask):
     """Adds to `file` a line for each of the jobs, dicts, that has none: the job with what `ask(job)` gives."""
     from grpo_kit.data.instructions import write_jsonl
@@ -82,8 +72,10 @@ def train(seed, steps, questions, folder):
 
     from grpo_kit.data.rows import make_dataset
     from grpo_kit.measure.ask import evaluate
+    from grpo_kit.model.identity import sign
+    from grpo_kit.model.whole import save_whole
     from grpo_kit.training.progress import LiveTable
-    from grpo_kit.training.resume import JsonLog, NoLastCheckpoint, whole_checkpoint
+    from grpo_kit.training.resume import JsonLog, Resumable, whole_checkpoint
 
     disable_progress_bars()
     profile = choose_profile()
@@ -93,6 +85,7 @@ def train(seed, steps, questions, folder):
         max_lora_rank=profile.lora_rank, gpu_memory_utilization=profile.gpu_memory_utilization)
     model = FastLanguageModel.get_peft_model(
         model, r=profile.lora_rank, lora_alpha=profile.lora_rank, target_modules=PROJECTIONS, random_state=seed)
+    sign(model, profile, seed)
     problems = make_dataset(profile, "train", tokenizer)
     easy = problems.select(range(SHOWN, len(problems))).filter(is_easy)
     tests = {split: make_dataset(profile, split, tokenizer) for split in profile.splits} | {EASY: easy.select(range(100))}
@@ -125,7 +118,7 @@ def train(seed, steps, questions, folder):
         trainer.remove_callback(PrinterCallback)
         in_float32()
         trainer.train()
-        keep(model.save_lora, folder / "sft")
+        save_whole(model.save_lora, folder / "sft")
     ask("SFT", folder / "sft")
     if not (folder / "grpo").is_dir():
         set_peft_model_state_dict(model, load_file(folder / "sft/adapter_model.safetensors"))
@@ -138,10 +131,10 @@ def train(seed, steps, questions, folder):
             save_strategy="steps", save_steps=10, save_total_limit=1, **common)
         trainer = GRPOTrainer(model=model, processing_class=tokenizer, reward_funcs=reward_funcs, args=args,
                               train_dataset=easy.select(range(100, len(easy))),
-                              callbacks=[JsonLog(folder / "log.jsonl", lambda: None, steps + 1), NoLastCheckpoint(), LiveTable()])
+                              callbacks=[JsonLog(folder / "log.jsonl", lambda: None, steps + 1), Resumable(args), LiveTable()])
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=whole_checkpoint(folder))
-        keep(model.save_lora, folder / "grpo")
+        save_whole(model.save_lora, folder / "grpo")
     ask("GRPO", folder / "grpo")
     if seed == SEED:
         ask("before", None)  # last: its answers are the longest, and no training waits for them

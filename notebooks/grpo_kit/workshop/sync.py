@@ -27,8 +27,10 @@ AFTER = [
     ("grpo_kit.measure.score", "MEASURES lenient_accuracy wilson_shares Evaluation"),
     ("grpo_kit.measure.ask", "own_seeds evaluate"),
     ("grpo_kit.measure.statistics", "paired_test compare"),
-    ("grpo_kit.training.progress", "LiveTable show_some"),
-    ("grpo_kit.training.resume", "whole_checkpoint"),
+    ("grpo_kit.training.progress", "Watcher LiveTable show_some"),
+    ("grpo_kit.training.resume", "HELD INCIDENTAL take_lock free_lock checkpoints ends_early whole_checkpoint training_settings Interrupted Resumable"),
+    ("grpo_kit.model.whole", "locked whole put_in_place save_whole"),
+    ("grpo_kit.model.identity", "KIT LIBRARIES SHAPE SAMPLED check_safetensors plain_name base_folder fingerprint _fingerprint sign"),
     ("grpo_kit.plots.style", "GREY BLUE STYLE"),
     ("grpo_kit.plots.training", "plot_training _draw_curve completions_table"),
 ]

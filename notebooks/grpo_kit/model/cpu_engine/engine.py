@@ -21,6 +21,7 @@ from vllm.v1.sample import sampler
 from vllm.v1.sample.ops import topk_topp_sampler
 
 from grpo_kit.model.folder import check_model
+from grpo_kit.model.identity import check_adapter, sign
 from grpo_kit.model.small_real_model import FOLDER, small_real_model
 from .weights import _base_weights, _check_plain_lora, _live_adapter, _one_product, _save_lora, _saved_adapter
 
@@ -81,7 +82,7 @@ class Engine:
 
     def __init__(self, model, folder, max_seq_length, max_lora_rank, seed):
         self.policy = model  # later the PeftModel around it
-        self.base_name, self.max_lora_rank, self.requests = Path(folder).resolve().name, max_lora_rank, 0
+        self.folder, self.max_lora_rank, self.requests = Path(folder), max_lora_rank, 0
         count = torch.get_num_threads()
         # oneDNN's handler packs a copy and empties the parameter: nothing could be pushed into it.
         _custom_ops._supports_onednn = False
@@ -124,7 +125,7 @@ class Engine:
             file = Path(what.lora_path) / "adapter_model.safetensors"
             stamp = (what.lora_path, file.stat().st_mtime_ns if file.is_file() else None)
             if full or stamp != self.holds:
-                adapter = _saved_adapter(what.lora_path, self.base, self.base_name, self.max_lora_rank)
+                adapter = _saved_adapter(what.lora_path, self.folder, self.max_lora_rank)
             what = stamp
         elif what == LIVE and not full:
             adapter = _live_adapter(self.policy)
@@ -162,7 +163,7 @@ class Engine:
 
     def load_lora(self, save_directory):
         """The LoRARequest of a saved adapter, checked; the folder is read when `fast_generate` is given the request."""
-        _saved_adapter(save_directory, self.base, self.base_name, self.max_lora_rank)
+        _saved_adapter(save_directory, self.folder, self.max_lora_rank)
         self.requests += 1
         return LoRARequest(f"{save_directory} {self.requests}", self.requests, str(save_directory))
 
@@ -202,6 +203,8 @@ class FastLanguageModel(unsloth.FastLanguageModel):
         check_model(model_name, fast_inference)
         if str(dtype).removeprefix("torch.") not in ("None", "float32"):
             raise ValueError(f"dtype={dtype}: without a GPU everything is computed in float32, pass dtype=None.")
+        if Path(model_name, "adapter_config.json").is_file() and not fast_inference:
+            check_adapter(model_name)  # a missing matrix would be drawn at random
         if (engine := _engine()) is not None:
             engine.close()
         model, tokenizer = unsloth.FastLanguageModel.from_pretrained(
@@ -230,6 +233,7 @@ class FastLanguageModel(unsloth.FastLanguageModel):
             raise ValueError(f"r={r} is over max_lora_rank={engine.max_lora_rank}: load with max_lora_rank={r} or more.")
         kwargs["use_gradient_checkpointing"] = False
         peft_model = unsloth.FastLanguageModel.get_peft_model(model, r, *args, **kwargs)
+        sign(peft_model)
         peft_model.save_lora = functools.partial(_save_lora, peft_model)
         for module in peft_model.modules():
             if isinstance(module, LoraLayer) and hasattr(module, "lora_variant"):

@@ -1,8 +1,6 @@
 """Weights and adapters: dequantised, multiplied in one product, read from a folder and checked, written whole."""
 
 import json
-import os
-import tempfile
 from pathlib import Path
 
 from . import checks  # noqa: F401, I001  first: it stops where a package is another one, and lets unsloth mend TRL
@@ -10,6 +8,9 @@ import bitsandbytes as bnb
 import torch
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
+
+from grpo_kit.model.identity import check_adapter
+from grpo_kit.model.whole import save_whole
 
 
 class DenseLinear4bit(bnb.nn.Linear4bit):
@@ -86,42 +87,27 @@ def _check_plain_lora(config, where):
         raise ValueError(f"{where} is not plain LoRA ({special or config['peft_type']}), all the CPU engine can hold.")
 
 
-def _saved_adapter(folder, base, base_name, max_rank):
-    """{checkpoint name: (A, B, scaling)} of the adapter in `folder`; an error if it does not fit the weights `base`."""
+def _saved_adapter(folder, base_folder, max_rank):
+    """{checkpoint name: (A, B, scaling)} of the adapter in `folder`; an error if it is not whole or not of the model in `base_folder`."""
     folder, where = Path(folder), f"the adapter in {folder}"
     missing = [n for n in ("adapter_config.json", "adapter_model.safetensors") if not (folder / n).is_file()]
     if missing:
         raise FileNotFoundError(f"{folder} holds no adapter, it has no {' and no '.join(missing)}: save_lora makes one.")
-    config = json.loads((folder / "adapter_config.json").read_text())
+    check_adapter(folder, base_folder)
+    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     _check_plain_lora(config, where)
     if config["r"] > max_rank:
         raise ValueError(f"{where} has rank {config['r']}: load the model with max_lora_rank={config['r']} or more.")
-    trained_on = Path(config["base_model_name_or_path"] or "?").resolve().name
-    if trained_on != base_name:
-        raise ValueError(f"{where} was trained on {trained_on}, not on {base_name}: load {trained_on} to use it.")
     tensors = load_file(folder / "adapter_model.safetensors")
     scaling = config["lora_alpha"] / (config["r"] ** 0.5 if config.get("use_rslora") else config["r"])
-    names = {key.removeprefix("base_model.model.").partition("lora_")[0] + "weight" for key in tensors}
-    if isinstance(config["target_modules"], list) and not config.get("layers_to_transform"):
-        names |= {name for name in base if name.split(".")[-2] in config["target_modules"]}
-    adapter = {}
-    for name in sorted(names):
-        A, B = (tensors.get(f"base_model.model.{name.removesuffix('weight')}lora_{x}.weight") for x in "AB")
-        if A is None or B is None:
-            raise ValueError(f"{where} is incomplete, a matrix for {name} is missing: save it again.")
-        if name not in base or (B.shape[0], A.shape[1]) != tuple(base[name].shape):
-            raise ValueError(f"{where} does not fit {base_name}, at {name}: load the model it was trained on.")
-        if not (A.isfinite().all() and B.isfinite().all()):
-            raise ValueError(f"{where} holds numbers that are not finite, in {name}: train it again, more gently.")
-        adapter[name] = (A.float(), B.float(), scaling)
-    return adapter
+    modules = {key.removeprefix("base_model.model.").removesuffix(".lora_A.weight"): key for key in tensors if key.endswith(".lora_A.weight")}
+    return {f"{module}.weight": (tensors[A].float(), tensors[A.replace("lora_A", "lora_B")].float(), scaling) for module, A in modules.items()}
 
 
 def _save_lora(model, save_directory):
-    """Writes the adapter in training to `save_directory`: adapter_model.safetensors and adapter_config.json."""
-    target = Path(save_directory)
-    target.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target, prefix=".saving-") as temporary:
-        model.save_pretrained(temporary, save_embedding_layers=False)
-        for name in ("adapter_model.safetensors", "adapter_config.json"):
-            os.replace(Path(temporary) / name, target / name)  # a reader never finds half a file
+    """Writes the adapter in training to `save_directory`, whole: adapter_model.safetensors and adapter_config.json."""
+    def save(folder):
+        model.save_pretrained(folder, save_embedding_layers=False)
+        Path(folder, "README.md").unlink()  # PEFT's form to fill in
+
+    save_whole(save, save_directory)
