@@ -24,7 +24,7 @@ UNIT = rf"/?[{LETTERS}{CURRENCY}%°℃℉㎀-㏟](?:[{LETTERS}{CURRENCY}°²³�
 ONE_NUMBER = re.compile(
     rf"(?P<sign>[-+]?[{CURRENCY}]?|[{CURRENCY}][-+])"  # -5, $5, -$5, $-5
     rf"(?P<digits>{DIGITS})(?!{SCALE})"
-    rf"(?: *{UNIT})?[.。]?"  # 5%, 5 apples, 5个苹果, 5 km/h, 5 m², 5.
+    rf"(?:[ \u2009]*{UNIT})?[.。]?"  # 5%, 5 apples, 5个苹果, 5 km/h, 5 m², 5.
 )
 # The last run of what may belong to one number, so that none is read in part: 3/4, 1e5, 12:30 and 2^6 are runs, and no numbers.
 ANY_NUMBER = re.compile(
