@@ -31,7 +31,7 @@ AFTER = [
     ("grpo_kit.measure.statistics", "paired_test compare"),
     ("grpo_kit.training.progress", "LiveTable show_some"),
     ("grpo_kit.training.resume", "whole_checkpoint"),
-    ("grpo_kit.plots.style", "GREY BLUE STYLE"),
+    ("grpo_kit.plots.style", "GREY BLUE KNOWN CHINESE STYLE readable"),
     ("grpo_kit.plots.training", "plot_training _draw_curve completions_table"),
 ]
 # What visible cells write out themselves: its imports stand in the collapsed cell, its source does not.
