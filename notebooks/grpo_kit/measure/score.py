@@ -40,7 +40,7 @@ def as_bools(values):
 
 def wilson_shares(hits):
     """A row for each bool column of the DataFrame `hits`: its share in % with its Wilson 95 % interval (value, low, high)."""
-    hits = hits.apply(as_bools)
+    hits = pd.DataFrame({name: as_bools(column) for name, column in hits.items()})
     low, high = proportion_confint(hits.sum(), len(hits), method="wilson")
     share = hits.mean()  # the clips: rounding would leave 100 % outside its own interval
     return 100 * pd.DataFrame({"value": share, "low": low.clip(upper=share), "high": high.clip(lower=share)})

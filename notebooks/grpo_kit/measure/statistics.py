@@ -83,7 +83,7 @@ def pass_at_k(right, k):
 def majority_vote(answers, golds, k, draws=50, seed=3407):
     """Each question's chance that the commonest of `k` answers is the gold: floats in [0, 1], shape (questions,).
 
-    `answers`: for each question its n sampled numbers, None where a completion holds none: those do not vote.
+    `answers`: for each question its n sampled numbers, None or NaN where a completion holds none: those do not vote.
     The mean over `draws` random choices of k completions. Of answers with equally many votes the one drawn
     first wins, which is a fair lot. Raises ValueError unless 1 <= k <= n, and where a gold is missing.
     """
@@ -96,6 +96,6 @@ def majority_vote(answers, golds, k, draws=50, seed=3407):
             raise ValueError(f"A vote of {k} needs a k from 1 to {len(given)}, the number of completions to each question.")
         for _ in range(draws):
             drawn = [given[completion] for completion in rng.permutation(len(given))[:k]]
-            votes = Counter(number for number in drawn if pd.notna(number)).most_common(1)
+            votes = Counter(number for number in drawn if number is not None and number == number).most_common(1)
             won[question] += bool(votes) and votes[0][0] == gold
     return won / draws

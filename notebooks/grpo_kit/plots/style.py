@@ -35,9 +35,10 @@ def readable(plot):
     @wraps(plot)
     def plotted(*arguments, **options):
         figure = plot(*arguments, **options)
-        for text in [] if CHINESE else figure.findobj(Text):
-            if any("\u2e80" <= sign <= "\uffef" for sign in text.get_text()):
-                raise ValueError(f"No font here can draw {text.get_text()!r}: install fonts-noto-cjk and start Python again, or write it in English.")
+        labels = [label for axis in figure.axes for label in axis.get_xticklabels() + axis.get_yticklabels()]
+        for text in {text.get_text() for text in [*figure.findobj(Text), *labels]} if not CHINESE else ():
+            if any("\u2e80" <= sign <= "\uffef" for sign in text):
+                raise ValueError(f"No font here can draw {text!r}: install fonts-noto-cjk and start Python again, or write it in English.")
         return figure
 
     return plotted
