@@ -60,7 +60,7 @@ def test_nan_and_infinity_are_found_in_whatever_is_logged(bad):
         assert any(metric in evidence for evidence in table["evidence"]), metric
     table = diagnose([HEALTHY] * 30 + [HEALTHY | dict.fromkeys(["kl", "grad_norm", "entropy"], math.nan)] * 9 + [HEALTHY])
     assert list(table["finding"]) == ["NaN or infinity in the log"]
-    assert table["evidence"][0] == "kl in 9 steps, grad_norm in 9 steps, entropy in 9 steps"
+    assert table["evidence"][0] == "grad_norm in 9 steps, kl in 9 steps, entropy in 9 steps"
     assert found([HEALTHY, HEALTHY | {"loss": bad}] + [HEALTHY] * 30) == ["NaN or infinity in the log"]  # at the start, too
     assert found(history()[:-1] + [{"train_loss": bad}]) == ["NaN or infinity in the log"]
     assert found(history(grad_norm=bad)) == ["gradient zero" if bad != math.inf else "NaN or infinity in the log"]

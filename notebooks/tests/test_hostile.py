@@ -108,5 +108,7 @@ def test_200_000_characters_take_less_than_50_ms(reward, piece):
         for _ in range(3):
             start = time.thread_time()
             reward(completions=[hostile], answer=["72"])
-            times[name] = min(times.get(name, 1.0), time.thread_time() - start)
+            times[name] = time.thread_time() - start
+            if times[name] < 0.05:
+                break
     assert max(times.values()) < 0.05, times
