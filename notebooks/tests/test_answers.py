@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from grpo_kit.rewards.answers import TAGS, extract_answer, gold_answer, gold_number, last_number, parse_number, plain_digits
+from grpo_kit.rewards.answers import TAGS, extract_answer, gold_answer, gold_number, last_number, parse_number, plain_digits, plain_text
 
 GSM8K = Path(__file__).resolve().parents[3] / "shared" / "gsm8k"
 
@@ -80,7 +80,7 @@ def test_exact_values(text, number):
     # two numbers, or a number that is written otherwise
     + ["７　２", "72、73", "72×3", "72-3", "1 200", r"1\,20", "1{,}20", r"7\!2", "1.200,50", "1'200", "12:30", ".", "-.", "5..", "..5"]
     + ["5k", "5K", "5万", "5 万元", "5亿", "5千", "5百", "5十", "7π", "2√3", r"\frac{3}{4}", r"3\frac{1}{2}", r"\sqrt{2}", "72！", "约72", "共72元"]
-    + ["72.5.1", "72..", "x72", "= 72", "9" * 65, "9" * 5000, "72" + " " * 60 + "a" * 9, None],
+    + ["72.5.1", "72..", "x72", "X72", "= 72", "9" * 65, "9" * 5000, "72" + " " * 60 + "a" * 9, None],
 )
 def test_rejected(text):
     assert parse_number(text) is None
@@ -201,6 +201,7 @@ def test_extraction_is_idempotent(text):
         ("x^{2} = 9", 9),
         (r"\boxed{72}", 72),
         (r"x \approx72", 72),
+        (r"x \to72", 72),
         ("US$72", 72),
         ("72.So it is", 72),
         ("wait...5", 5),
@@ -270,12 +271,19 @@ def test_plain_digits(text, digits):
     assert plain_digits(text) == digits
 
 
+def test_plain_text():
+    assert plain_text(r" ７２^{\circ}\mathrm{C} · \$1{,}200\% ") == "72°C · $1,200%"
+    assert plain_text("90^\\circ 5² ٧") == "90° 5² ٧"
+
+
 def test_a_text_is_read_up_to_64_characters_and_two_hundred_of_latex():
     assert parse_number("0" * 62 + "72") == parse_number("**" + "0" * 62 + "72**") == 72
     assert parse_number("0" * 63 + "72") is None
     assert parse_number("72 " + "a" * 61) == 72
     assert parse_number("72 " + "a" * 62) is None
     assert parse_number("7" + r",\!000" * 10) == 7 * 10**30
+    long = "72      " + r"\text{a}" * 24
+    assert len(long) == 200 and parse_number(long) == 72 and parse_number("0" + long) is None
     assert parse_number(" " * 300 + "72" + " " * 300) == 72
 
 
