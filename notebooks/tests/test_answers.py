@@ -202,6 +202,7 @@ def test_extraction_is_idempotent(text):
         (r"\boxed{72}", 72),
         (r"x \approx72", 72),
         (r"x \to72", 72),
+        ("72 and " + "so on " * 100 + "X", 72),
         ("US$72", 72),
         ("72.So it is", 72),
         ("wait...5", 5),
@@ -253,8 +254,13 @@ def test_gold_answer(solution, gold):
 
 @pytest.mark.parametrize("solution", ["72", "", "####", "#### ", "#### seven", "#### 7 2", "#### 1e3", "72 ####"])
 def test_gold_that_cannot_be_scored_is_an_error(solution):
-    with pytest.raises(ValueError, match="must end in '#### <number>'"):
+    with pytest.raises(ValueError, match="^A solution must end in '#### <number>', not in '.*'\\.$"):
         gold_answer(solution)
+
+
+def test_the_error_shows_the_end_of_a_solution():
+    with pytest.raises(ValueError, match=f"not in '{'b' * 60}'"):
+        gold_answer("a" + "b" * 60)
 
 
 @pytest.mark.parametrize("gold, number", [
@@ -273,7 +279,7 @@ def test_plain_digits(text, digits):
 
 def test_plain_text():
     assert plain_text(r" ７２^{\circ}\mathrm{C} · \$1{,}200\% ") == "72°C · $1,200%"
-    assert plain_text("90^\\circ 5² ٧") == "90° 5² ٧"
+    assert plain_text("90^\\circ 5² ٧ ！～") == "90° 5² ٧ !~"
 
 
 def test_a_text_is_read_up_to_64_characters_and_two_hundred_of_latex():
