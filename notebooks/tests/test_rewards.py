@@ -379,15 +379,17 @@ class Tokenizer:
         self.end, self.eos_token_id, self.pad_token_id = end, eos, pad
 
     def apply_chat_template(self, messages, tokenize):
+        assert not tokenize and [message["role"] for message in messages] == ["user", "assistant"]
         return "".join(f"{message['content']} {self.end}" for message in messages)
 
     def __call__(self, text, add_special_tokens):
+        assert not add_special_tokens
         return {"input_ids": [self.words.index(word) for word in text.split()]}
 
 
 @pytest.mark.parametrize("tokenizer, config, ends", [
     (Tokenizer(), 0, [0, 1, 2]), (Tokenizer(), [0, 3], [0, 1, 2, 3]), (Tokenizer(), (3, 0), [0, 1, 2, 3]), (Tokenizer(), None, [0, 1, 2]),
-    (Tokenizer(end=""), 0, [0, 1]), (Tokenizer(end="?"), 0, [0, 1]), (Tokenizer(end="<eos>"), 0, [0, 1]), (Tokenizer(pad=None), 0, [0, 2]),
+    (Tokenizer(end="<end> <other>"), 0, [0, 1, 2]), (Tokenizer(end=""), 0, [0, 1]), (Tokenizer(end="?"), 0, [0, 1]), (Tokenizer(end="<eos>"), 0, [0, 1]), (Tokenizer(pad=None), 0, [0, 2]),
 ])
 def test_every_token_that_ends_a_turn_is_known(tokenizer, config, ends):
     assert end_tokens(tokenizer, SimpleNamespace(eos_token_id=config)) == ends
