@@ -279,7 +279,7 @@ def test_plain_digits(text, digits):
 
 def test_plain_text():
     assert plain_text(r" ７２^{\circ}\mathrm{C} · \$1{,}200\% ") == "72°C · $1,200%"
-    assert plain_text("90^\\circ 5² ٧ ！～") == "90° 5² ٧ !~"
+    assert plain_text("90^\\circ 5² ٧ ！～｟") == "90° 5² ٧ !~｟"
 
 
 def test_a_text_is_read_up_to_64_characters_and_two_hundred_of_latex():
