@@ -52,6 +52,20 @@ def test_a_single_overflow_is_no_finding():
     assert found(history()[:-1] + overflow) == found(overflow + history()) == []
 
 
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_nan_and_infinity_are_found_in_whatever_is_logged(bad):
+    for metric in ("loss", "reward", "grad_norm", "kl", "entropy", "completions/mean_length", "rewards/format_reward/std"):
+        log = [HEALTHY] * 30 + [HEALTHY | {metric: bad}] * 9 + [HEALTHY]
+        table = diagnose(log)
+        assert any(metric in evidence for evidence in table["evidence"]), metric
+    table = diagnose([HEALTHY] * 30 + [HEALTHY | dict.fromkeys(["kl", "grad_norm", "entropy"], math.nan)] * 9 + [HEALTHY])
+    assert list(table["finding"]) == ["NaN or infinity in the log"]
+    assert table["evidence"][0] == "grad_norm in 9 steps, kl in 9 steps, entropy in 9 steps"
+    assert found([HEALTHY, HEALTHY | {"loss": bad}] + [HEALTHY] * 30) == ["NaN or infinity in the log"]  # at the start, too
+    assert found(history()[:-1] + [{"train_loss": bad}]) == ["NaN or infinity in the log"]
+    assert found(history(grad_norm=bad)) == ["gradient zero" if bad != math.inf else "NaN or infinity in the log"]
+
+
 def test_a_metric_that_is_not_logged_is_passed_over():
     assert found([{"reward": 1.0}] * 2) == []
 
@@ -82,4 +96,10 @@ def test_an_adapter_that_never_changed():
     assert found(history(), before, trained_tensors(model)) == []
     put_back(model, before)
     assert torch.equal(model.weight, before["weight"]) and model.weight.grad is None
+    for bad in (math.nan, math.inf):
+        with torch.no_grad():
+            model.weight[1, 1] = bad
+        table = diagnose(history(), before, trained_tensors(model))
+        assert list(table["finding"]) == ["NaN or infinity in the adapter"] and "1 of 1 tensors, the first: weight" in table["evidence"][0]
+    put_back(model, before)
     assert before["weight"].data_ptr() != model.weight.data_ptr()

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from grpo_kit.measure.ask import evaluate, own_seeds
-from grpo_kit.measure.score import MEASURES, Evaluation, lenient_accuracy
+from grpo_kit.measure.ask import as_templated, evaluate, evaluate_with_generate, own_seeds
+from grpo_kit.measure.score import MEASURES, Evaluation, as_bools, lenient_accuracy, wilson_shares
 from grpo_kit.measure.statistics import compare, majority_vote, over_seeds, paired_line, paired_test, pass_at_k
 
 GOOD = "<reasoning>\n2 + 3 = 5\n</reasoning>\n<answer>\n5\n</answer>"
@@ -42,6 +42,33 @@ class Model:
             reason = "length" if text == CUT else "stop"
             outputs.append(SimpleNamespace(text=text, token_ids=list(range(len(text))), finish_reason=reason))
         return [SimpleNamespace(outputs=[output]) for output in outputs]
+
+
+class Words(Tokenizer):
+    """Numbers words; before every text it puts BOS, 1, unless it is told not to, as Llama's and Gemma's do."""
+
+    bos_token_id, eos_token_id, pad_token_id, all_special_ids, padding_side = 1, 2, 0, [0, 1, 2, 3], "right"
+    adds = True
+
+    def __call__(self, texts, add_special_tokens=True, padding=False, return_tensors=None):
+        if isinstance(texts, str):
+            return {"input_ids": [3] if texts == "<end>" else [4]}
+        ids = [[1] * (self.adds and add_special_tokens) + [len(word) for word in text.split()] for text in texts]
+        return {"input_ids": ids} if return_tensors is None else Batch(input_ids=ids)
+
+    def apply_chat_template(self, messages, tokenize, add_generation_prompt=False):
+        return "".join(f"{message['content']} <end>\n" for message in messages)
+
+    def decode(self, ids, skip_special_tokens):
+        return " ".join(str(token) for token in ids if token not in self.all_special_ids)
+
+
+class Batch(dict):
+    def __getitem__(self, name):
+        return np.array(super().__getitem__(name))
+
+    def to(self, device):
+        return self
 
 
 def questions(golds):
@@ -88,6 +115,38 @@ def test_the_base_model_is_asked_unless_an_adapter_is_given():
     model = Model([GOOD])
     evaluate(model, questions(["5"]), Tokenizer(), SimpleNamespace(seed=None))
     assert model.calls[0][2] is None
+
+
+def test_an_engine_gets_the_tokens_of_the_template_and_no_second_bos():
+    model, tokenizer = Model([GOOD, GOOD]), Words()
+    rows = evaluate(model, questions(["5", "5"]), tokenizer, SimpleNamespace(seed=None)).rows
+    text = "Think. <end>\nQuestion 0 <end>\n"
+    assert model.calls[0][0][0] == {"prompt": text, "prompt_token_ids": [6, 5, 8, 1, 5]}
+    assert rows["prompt"][0] == text
+    for tokenizer.adds, tokenizer.bos_token_id in [(False, 1), (True, None)]:  # nothing is added, or nothing could be
+        assert as_templated([text], tokenizer) == [text]
+
+
+def test_a_completion_that_ends_in_any_of_the_end_tokens_is_finished():
+    """Token 2 is the tokenizer's, 3 the template's, 7 and 8 the model's own; 9 ends nothing."""
+    asked = {}
+
+    def generate(input_ids, **options):
+        asked.update(options)
+        return np.concatenate([input_ids, [[5, end, 6, 6] for end in (2, 3, 7, 8, 9)]], axis=1)
+
+    model = SimpleNamespace(generate=generate, device=None, training=False, eval=lambda: None, train=lambda mode: None,
+                            generation_config=SimpleNamespace(eos_token_id=[7, 8], max_length=20))
+    rows = evaluate_with_generate(model, questions(["5"] * 5), Words(), max_new_tokens=4).rows
+    assert asked["eos_token_id"] == [0, 2, 3, 7, 8] and asked["max_new_tokens"] == 4
+    assert rows["truncated"].tolist() == [False] * 4 + [True] and rows["length"].tolist() == [2] * 4 + [4]
+
+
+@pytest.mark.parametrize("golds", [[5.0, 1e16], [5, 10**16]])
+def test_golds_may_be_numbers(golds):
+    texts = [GOOD, GOOD.replace("5", "10,000,000,000,000,000")]
+    rows = run(texts, golds).rows
+    assert rows["strict"].all() and rows["lenient"].all()
 
 
 def test_each_completion_meets_its_own_gold():
@@ -163,6 +222,53 @@ def test_paired_test_is_scipys_binomial_test_and_symmetric(pairs):
     expected = binomtest(gained, gained + lost).pvalue if gained + lost else 1
     assert 0 <= p <= 1 and math.isclose(p, expected, rel_tol=1e-9)
     assert paired_test(after, before) == (lost, gained, p)
+
+
+GAPS = [[], [True, None], [1.0, math.nan], [1, 2], ["True", "False"], pd.array([True, None], dtype="boolean"), [0.5, 1.0], [-1, 0]]
+
+
+@pytest.mark.parametrize("values", GAPS)
+def test_what_is_neither_true_nor_false_is_refused(values):
+    with pytest.raises(ValueError, match="each of them True or False"):
+        as_bools(values)
+    with pytest.raises(ValueError, match="each of them True or False"):
+        paired_test(values, values)
+    with pytest.raises(ValueError, match="each of them True or False"):
+        wilson_shares(pd.DataFrame({"hit": values}))
+    with pytest.raises(ValueError, match="each of them True or False"):
+        pass_at_k([values], 1)
+
+
+@pytest.mark.parametrize("values", [[True, False], [1, 0], [1.0, 0.0], np.array([1, 0]), pd.Series([True, False]), (True, False)])
+def test_bools_may_be_numbers(values):
+    assert as_bools(values).tolist() == [True, False] and as_bools(values).dtype == bool
+
+
+@pytest.mark.parametrize("before, after", [([1], [0, 0, 0]), ([1, 0], [1]), ([1, 0], [[1, 0], [1, 0]]), ([[1, 0]], [[1, 0]]), ([1] * 3, 1)])
+def test_pairs_of_unlike_length_are_refused(before, after):
+    for one, other in [(before, after), (after, before)]:
+        with pytest.raises(ValueError, match="one answer a question"):
+            paired_test(one, other)
+
+
+def test_one_pair_is_no_evidence():
+    assert paired_test([0], [1]) == (1, 0, 1.0) and paired_test([1], [1]) == (0, 0, 1.0)
+
+
+@pytest.mark.parametrize("values", [[1.0, math.nan], [1.0, 2.0, math.inf], [math.nan] * 3])
+def test_an_interval_over_seeds_needs_a_result_of_each(values):
+    with pytest.raises(ValueError, match="leave it out"):
+        over_seeds(values)
+
+
+def test_an_evaluation_of_nothing_is_an_error_and_of_one_question_is_wide():
+    with pytest.raises(ValueError, match="at least one row"):
+        evaluation([]).summary()
+    with pytest.raises(ValueError, match="at least one row"):
+        compare(evaluation([]), evaluation([]))
+    assert evaluation([1]).summary().loc["strict"].tolist() == pytest.approx([100, 20.65, 100], abs=0.01)
+    gap = Evaluation(evaluation([1, 0]).rows.assign(length=[1.0, math.nan]))
+    assert math.isnan(gap.summary().loc["mean tokens", "value"])
 
 
 def test_a_paired_test_in_words():
@@ -262,6 +368,36 @@ def test_pass_at_k_takes_many_questions_and_many_completions():
     assert pass_at_k(right, 1) == pytest.approx([0, 0.001, 0.5, 1])
     assert pass_at_k(right, 1000).tolist() == [0, 1, 1, 1]
     assert pass_at_k(right, 500)[1] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("n, k, c", [(2000, 1000, 1), (2000, 1000, 3), (5000, 4999, 1), (5000, 5000, 1), (3000, 1, 7), (1100, 1099, 1100), (4000, 3999, 2)])
+def test_pass_at_k_is_exact_for_any_n_and_k(n, k, c):
+    right = np.arange(n) < np.array([[c], [0], [n]])
+    assert pass_at_k(right, k) == pytest.approx([1 - math.comb(n - c, k) / math.comb(n, k), 0, 1], abs=1e-12)
+
+
+@pytest.mark.parametrize("k", [1.5, math.nan, -1, math.inf])
+def test_k_is_a_whole_number(k):
+    with pytest.raises(ValueError, match="from 1 to 2"):
+        pass_at_k([[True, False]], k)
+    with pytest.raises(ValueError, match="from 1 to 2"):
+        majority_vote([[1, 2]], [1], k)
+
+
+@pytest.mark.parametrize("right", [[True, False], [[True], [True, False]], [[[True]]]])
+def test_pass_at_k_needs_as_many_completions_to_each_question(right):
+    with pytest.raises(ValueError):
+        pass_at_k(right, 1)
+
+
+@pytest.mark.parametrize("answers, golds, draws", [([], [], 50), ([[1, 2]], [None], 50), ([[1, 2]], [math.nan], 50), ([[1, 2]], [1], 0)])
+def test_a_vote_on_nothing_is_an_error(answers, golds, draws):
+    with pytest.raises(ValueError, match="at least one question"):
+        majority_vote(answers, golds, 1, draws=draws)
+
+
+def test_nan_does_not_vote():
+    assert majority_vote([[math.nan, math.nan, 7]], [7], 3).tolist() == [1]
 
 
 def test_pass_at_k_is_unbiased_where_the_naive_estimate_is_not():

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 import grpo_kit
 from grpo_kit import plots
 from grpo_kit.measure.score import MEASURES, Evaluation
+from grpo_kit.plots import style
 from grpo_kit.plots import BLUE, completions_table, draw_tokens, plot_bars, plot_levels, plot_parts, plot_planned, plot_shares, plot_training
 
 
@@ -308,3 +309,16 @@ class TestBaseAndAdapter:
         assert [axis.get_xlim()[0] for axis in figure.axes] == [0, 60, 0]
         formats.loc["GGUF f16", "nats"] = -0.05
         assert plots.plot_formats(formats).axes[2].get_xlim()[0] < -50  # the bar is not cut off
+
+
+@pytest.mark.parametrize("title", ["训练前后", "before 。", "学习率", "Lernrate, größer", "taux d'apprentissage · ½"])
+def test_a_text_that_no_font_can_draw_asks_for_one(monkeypatch, title):
+    monkeypatch.setattr(style, "CHINESE", [])
+    if not any(sign >= "\u2e80" for sign in title):
+        assert plot_bars({"a": 1.0}, title, "x").axes[0].get_title(loc="left") == title
+        return
+    for values, text in [({"a": 1.0}, title), ({title: 1.0}, "bars")]:
+        with pytest.raises(ValueError, match="install fonts-noto-cjk"):
+            plot_bars(values, text, "x")
+    monkeypatch.setattr(style, "CHINESE", ["a font that has it"])
+    assert plot_bars({"a": 1.0}, title, "x").axes[0].get_title(loc="left") == title

@@ -37,6 +37,7 @@ ENDS = {  # machine: its card's bytes, its environment, and the profile or the e
 
 class Tokenizer:
     eos_token_id, pad_token_id = 2, 0
+    all_special_ids = [0, 2]
 
     def __call__(self, text, **_):
         return {"input_ids": text.split()}
@@ -64,6 +65,8 @@ class Model:
         assert not isinstance(sampling_params, list) or len(sampling_params) == len(prompts)
         output = SimpleNamespace(text=RIGHT if lora_request else "3", token_ids=[5, 2], finish_reason="stop")
         return [SimpleNamespace(outputs=[output]) for _ in prompts]
+
+    generation_config = SimpleNamespace(eos_token_id=2)
 
 
 class Trainer:

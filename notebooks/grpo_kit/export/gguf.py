@@ -122,7 +122,8 @@ class GGUFModel:
         params = sampling_params if isinstance(sampling_params, list) else [sampling_params] * len(prompts)
         if any(one.temperature for one in params):
             raise ValueError("A GGUFModel answers greedily: pass SamplingParams(temperature=0.0, …).")
-        return [self._answer(self.tokenize(prompt), one.max_tokens) for prompt, one in zip(prompts, params)]
+        texts = [prompt if isinstance(prompt, str) else prompt["prompt"] for prompt in prompts]
+        return [self._answer(self.tokenize(text), one.max_tokens) for text, one in zip(texts, params)]
 
     def _answer(self, prompt, max_tokens):
         ids, end, reason = [], self.llama.token_eos(), "length"

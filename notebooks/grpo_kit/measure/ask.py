@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
-from grpo_kit.rewards.answers import parse_number
+from grpo_kit.rewards.answers import gold_number
+from grpo_kit.rewards.ends import end_tokens
 from grpo_kit.rewards.functions import correctness_reward, format_reward
 from .score import Evaluation, lenient_accuracy
 
@@ -24,6 +25,19 @@ def own_seeds(sampling_params, count):
     return copies
 
 
+def as_templated(prompts, tokenizer):
+    """The prompt strings as an engine takes them that tokenizes by itself: with their token ids where it would add more.
+
+    The chat template has written all that belongs there. A tokenizer that puts BOS before every text would put a second one.
+    """
+    if getattr(tokenizer, "bos_token_id", None) is None:  # as Qwen's: there is nothing to add
+        return prompts
+    ids = tokenizer(prompts, add_special_tokens=False)["input_ids"]
+    if tokenizer(prompts)["input_ids"] == ids:
+        return prompts
+    return [{"prompt": prompt, "prompt_token_ids": tokens} for prompt, tokens in zip(prompts, ids)]
+
+
 def evaluate(model, dataset, tokenizer, sampling_params, lora_request=None):
     """Ask `model` every question of `dataset` once and score the first sample: an `Evaluation`.
 
@@ -31,14 +45,13 @@ def evaluate(model, dataset, tokenizer, sampling_params, lora_request=None):
     Unsloth, `lora_request=None` asks the base model, `model.load_lora(dir)` the trained one.
     Raises ValueError for a gold answer that is not a number.
     """
-    golds = [str(gold) for gold in dataset["answer"]]
-    if not golds or None in map(parse_number, golds):
+    golds = list(dataset["answer"])
+    if not golds or None in map(gold_number, golds):
         raise ValueError("Every question needs a number as its gold: look at dataset['answer'].")
-    # vLLM tokenizes these strings itself: right for tokenizers that add no BOS token, as Qwen's.
     template = tokenizer.apply_chat_template
     prompts = [template(row, tokenize=False, add_generation_prompt=True) for row in dataset["prompt"]]
     params = own_seeds(sampling_params, len(prompts))
-    requests = model.fast_generate(prompts, sampling_params=params, lora_request=lora_request, use_tqdm=False)
+    requests = model.fast_generate(as_templated(prompts, tokenizer), sampling_params=params, lora_request=lora_request, use_tqdm=False)
     outputs = [request.outputs[0] for request in requests]
     texts = [output.text for output in outputs]
     rows = {
@@ -65,14 +78,13 @@ def evaluate_with_generate(model, dataset, tokenizer, max_new_tokens, temperatur
     # Said in full, because a model's own generation_config may ask for less (Qwen's does).
     sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {"do_sample": False}
     sampling["repetition_penalty"] = 1.0
-    end = model.generation_config.eos_token_id
-    ends = set(end if isinstance(end, list) else [end])
+    ends = end_tokens(tokenizer, model.generation_config)
 
-    def fast_generate(prompts, **ignored):
-        outputs = []
+    def fast_generate(asked, **ignored):
+        outputs, prompts = [], [one if isinstance(one, str) else one["prompt"] for one in asked]
         for start in range(0, len(prompts), batch_size):
             batch = tokenizer(prompts[start : start + batch_size], padding=True, add_special_tokens=False, return_tensors="pt")
-            tokens = model.generate(**batch.to(model.device), max_new_tokens=max_new_tokens, **sampling)
+            tokens = model.generate(**batch.to(model.device), max_new_tokens=max_new_tokens, eos_token_id=ends, **sampling)
             for row in tokens[:, batch["input_ids"].shape[1] :].tolist():
                 length = next((place for place, token in enumerate(row, start=1) if token in ends), None)
                 text = tokenizer.decode(row[:length], skip_special_tokens=True)

@@ -8,10 +8,11 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from statsmodels.stats.proportion import proportion_confint
 
-from grpo_kit.rewards.answers import last_number, parse_number
+from grpo_kit.rewards.answers import gold_number, last_number
 from grpo_kit.rewards.functions import completion_text
 
 MEASURES = ["layout", "strict", "lenient", "truncated"]
@@ -25,12 +26,21 @@ def lenient_accuracy(completions, answer, **columns):
     scores = []
     for completion, gold in zip(completions, answer, strict=True):
         number = last_number(completion_text(completion))
-        scores.append(float(number is not None and number == parse_number(str(gold))))
+        scores.append(float(number is not None and number == gold_number(gold)))
     return scores
+
+
+def as_bools(values):
+    """`values`, True or False or 1 or 0, as an array of bools. ValueError for none at all, and for a NaN, which would count as True."""
+    values = np.asarray(values)
+    if not values.size or pd.isna(values).any() or not np.isin(values, [0, 1]).all():
+        raise ValueError("A share needs at least one row, each of them True or False: look for gaps in the rows.")
+    return values.astype(bool)
 
 
 def wilson_shares(hits):
     """A row for each bool column of the DataFrame `hits`: its share in % with its Wilson 95 % interval (value, low, high)."""
+    hits = pd.DataFrame({name: as_bools(column) for name, column in hits.items()})
     low, high = proportion_confint(hits.sum(), len(hits), method="wilson")
     share = hits.mean()  # the clips: rounding would leave 100 % outside its own interval
     return 100 * pd.DataFrame({"value": share, "low": low.clip(upper=share), "high": high.clip(lower=share)})
@@ -52,7 +62,7 @@ class Evaluation:
         Index: `MEASURES`, then "mean tokens", which has no interval. Columns: value, low, high.
         """
         table = wilson_shares(self.rows[MEASURES])
-        table.loc["mean tokens", "value"] = self.rows["length"].mean()
+        table.loc["mean tokens", "value"] = self.rows["length"].mean(skipna=False)
         return table.rename_axis(f"% of {len(self.rows)} questions")
 
     def __repr__(self):

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from grpo_kit.measure.score import wilson_shares
-from .style import BLUE, GREY, ORANGE, STYLE
+from .style import BLUE, GREY, ORANGE, STYLE, readable
 
 
 MODELS = {"base": GREY, "adapter": BLUE}
@@ -27,6 +27,7 @@ def _dots(axis, places, table, name):
                   color=MODELS[name], weight="bold", va="top" if name == "base" else "bottom")
 
 
+@readable
 def plot_answers(answers, gold, title):
     """Numbers that were given to one question, a box each, blue where it is `gold`, hollow where there was none: a Figure.
 
@@ -49,6 +50,7 @@ def plot_answers(answers, gold, title):
     return figure
 
 
+@readable
 def plot_trainings(found, questions):
     """Each training a dot, the first in a ring with its interval over questions, a panel for each way of asking: a Figure.
 
@@ -73,6 +75,7 @@ def plot_trainings(found, questions):
     return figure
 
 
+@readable
 def plot_by_steps(panels, fewest=10):
     """Right last numbers against the steps of the gold solution, with 95 % intervals: a Figure.
 
@@ -93,6 +96,7 @@ def plot_by_steps(panels, fewest=10):
     return figure
 
 
+@readable
 def plot_temperatures(runs, temperatures):
     """Shares that are right, leniently, and that hold a calculation, against the temperature, with 95 % intervals: a Figure.
 
@@ -112,6 +116,7 @@ def plot_temperatures(runs, temperatures):
     return figure
 
 
+@readable
 def plot_curves(panels, lucky, ylabel):
     """Curves over k with their bands: a Figure.
 
@@ -134,6 +139,7 @@ def plot_curves(panels, lucky, ylabel):
     return figure
 
 
+@readable
 def plot_formats(formats):
     """Exported forms of one model, a row each: a Figure.
 

@@ -8,9 +8,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from .style import BLUE, GREEN, ORANGE, STYLE
+from .style import BLUE, GREEN, ORANGE, STYLE, readable
 
 
+@readable
 def plot_training(log_history):
     """A training's curves, from `trainer.state.log_history` of TRL's GRPOTrainer: a Figure.
 
@@ -38,6 +39,7 @@ def plot_training(log_history):
     return figure
 
 
+@readable
 def plot_log(panels):
     """Curves against the training step, a panel each: a Figure. `panels`: {title: {label, "" for none: Series indexed by step}}."""
     columns = 3 if len(panels) > 4 else len(panels)

@@ -3,12 +3,13 @@
 import matplotlib.pyplot as plt
 import numpy as np
 
-from .style import BLUE, GREY, STYLE
+from .style import BLUE, GREY, STYLE, readable
 
 
 PALETTE = [BLUE, "#009e73", "#bfe3d8", "#9a9a9a", "#cc79a7", "#e69f00", "#d55e00", "#56b4e9"]
 
 
+@readable
 def plot_parts(bars, title, xlabel, ends=None, limit=None):
     """Horizontal bars made of parts, {bar: {part: size}}: a Figure. Behind each bar its text of `ends`, or else its sum.
 
@@ -36,6 +37,7 @@ def plot_parts(bars, title, xlabel, ends=None, limit=None):
     return figure
 
 
+@readable
 def plot_planned(pairs, title, xlabel):
     """{name: (planned, measured)}, a row each, the two joined by a line: a Figure."""
     with plt.rc_context(STYLE):
@@ -51,6 +53,7 @@ def plot_planned(pairs, title, xlabel):
     return figure
 
 
+@readable
 def plot_bars(values, title, xlabel, chosen=None, form="{:.1f}"):
     """A horizontal bar for each of `values`, {name: number}, with its number behind it, `chosen` in blue: a Figure."""
     with plt.rc_context(STYLE):
@@ -65,6 +68,7 @@ def plot_bars(values, title, xlabel, chosen=None, form="{:.1f}"):
     return figure
 
 
+@readable
 def plot_levels(scaled, grids, xlabel):
     """A histogram of `scaled` weights and below it the levels of each grid, {name: (levels, color)}: a Figure."""
     with plt.rc_context(STYLE):
@@ -80,6 +84,7 @@ def plot_levels(scaled, grids, xlabel):
     return figure
 
 
+@readable
 def plot_shares(runs, title, measure="lenient"):
     """`Evaluation`s of the same questions, {name: run}: the share of `measure` in % as dots with 95 % intervals: a Figure."""
     with plt.rc_context(STYLE):

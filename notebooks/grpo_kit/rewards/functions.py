@@ -7,16 +7,19 @@ rest together at most 1.0, so a right answer in any shape outranks a wrong one i
 
 import re
 from functools import wraps
+from inspect import iscoroutinefunction
 
-from .answers import TAGS, extract_answer, parse_number
+from .answers import TAGS, extract_answer, gold_number, parse_number
 
 ANY_TAG = re.compile("(" + "|".join(TAGS) + ")")
 
 
 def completion_text(completion):
-    """Return a completion's text: the string, or the last chat message's; "" for None."""
+    """Return a completion's text: the string, or the last chat message's, its text parts joined; "" for None."""
     if isinstance(completion, list):
         completion = completion[-1]["content"] if completion else None
+    if isinstance(completion, list):
+        completion = "".join(part.get("text") or "" for part in completion)
     return completion or ""
 
 
@@ -28,9 +31,9 @@ def correctness_reward(completions, answer, **columns):
     """
     rewards = []
     for completion, gold in zip(completions, answer, strict=True):
-        gold_number = parse_number(str(gold))
+        wanted = gold_number(gold)
         number = parse_number(extract_answer(completion_text(completion)))
-        rewards.append(None if gold_number is None else 2.0 * (number == gold_number))
+        rewards.append(None if wanted is None else 2.0 * (number == wanted))
     return rewards
 
 
@@ -65,18 +68,23 @@ def integer_reward(completions, **columns):
 
 
 def zero_truncated(reward_func, stop_ids):
-    """Return `reward_func` with 0.0 for each completion cut off by the length limit.
+    """Return `reward_func`, async or not, with 0.0 for each completion cut off by the length limit.
 
-    A finished completion's last token is in `stop_ids`: the end-of-text tokens and the padding
-    token. TRL passes `completion_ids`, one list of token ids a completion, and logs the reward
-    under the function's name, which is kept.
+    Where the batch has a reward below 0.0 it is the lowest one: being cut off must not pay. A finished completion's
+    last token is in `stop_ids`. TRL logs the reward under the function's name, which is kept.
     """
+
+    def paid(rewards, completion_ids):
+        lowest = min([0.0, *(reward for reward in rewards if reward is not None)])
+        pairs = zip(rewards, completion_ids, strict=True)
+        return [reward if reward is None or ids and ids[-1] in stop_ids else lowest for reward, ids in pairs]
 
     @wraps(reward_func)
     def reward_of_finished(completions, completion_ids, **columns):
-        rewards = reward_func(completions=completions, **columns)
-        pairs = zip(rewards, completion_ids, strict=True)
-        # `reward and`: None stays None, and an empty completion, which earns 0.0, has no last token.
-        return [0.0 if reward and ids[-1] not in stop_ids else reward for reward, ids in pairs]
+        return paid(reward_func(completions=completions, completion_ids=completion_ids, **columns), completion_ids)
 
-    return reward_of_finished
+    @wraps(reward_func)
+    async def awaited(**columns):
+        return paid(await reward_func(**columns), columns["completion_ids"])
+
+    return awaited if iscoroutinefunction(reward_func) or iscoroutinefunction(reward_func.__call__) else reward_of_finished

@@ -31,6 +31,7 @@ from grpo_kit.machine.profile import choose_profile
 from grpo_kit.machine.threads import cores
 from grpo_kit.measure.ask import evaluate
 from grpo_kit.measure.statistics import over_seeds
+from grpo_kit.rewards.ends import end_tokens
 from grpo_kit.rewards.functions import correctness_reward, format_reward, integer_reward, tag_reward, zero_truncated
 from . import bench
 from .gpu_check import write
@@ -95,7 +96,7 @@ def train_and_ask(reward, seed, steps):
         model, r=profile.lora_rank, lora_alpha=profile.lora_rank, target_modules=PROJECTIONS, random_state=seed)
     with tempfile.TemporaryDirectory() as folder:
         if reward != "none":
-            reward_funcs, weights = rewards_for(reward, seed, [tokenizer.eos_token_id, tokenizer.pad_token_id])
+            reward_funcs, weights = rewards_for(reward, seed, end_tokens(tokenizer, model.generation_config))
             changed = {"output_dir": folder, "save_strategy": "no", "reward_weights": weights, "max_steps": steps, "seed": seed}
             trainer = GRPOTrainer(
                 model=model, processing_class=tokenizer, args=GRPOConfig(**quickstart_settings(profile) | changed),

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from grpo_kit.machine.profile import PROFILES, choose_profile
 from . import bench
+from grpo_kit.rewards.ends import end_tokens
 from .controls import LIMIT, NOTEBOOKS, figures, rewards_for
 from .gpu_check import write
 from .step_cost import PROJECTIONS, ROOT, SEED
@@ -123,7 +124,7 @@ def train(seed, steps, questions, folder):
     if not (folder / "grpo").is_dir():
         set_peft_model_state_dict(model, load_file(folder / "sft/adapter_model.safetensors"))
         in_float32()
-        reward_funcs, weights = rewards_for("full", seed, [tokenizer.eos_token_id, tokenizer.pad_token_id])
+        reward_funcs, weights = rewards_for("full", seed, end_tokens(tokenizer, model.generation_config))
         args = GRPOConfig(
             output_dir=str(folder), use_vllm=True, max_steps=steps, max_completion_length=profile.max_completion_length,
             num_generations=profile.num_generations, per_device_train_batch_size=profile.per_device_train_batch_size,

@@ -20,18 +20,20 @@ INSTALL = "short_errors()\nprovide(PACKAGES)"
 BEFORE = [("grpo_kit.machine.packages", "Stop says_why show_error short_errors fits nvidia_gpu install provide")]  # before the packages are there
 AFTER = [
     ("grpo_kit.machine.profile", "Profile SOURCES GPU PROFILES gpu prepared choose_profile"),
-    ("grpo_kit.rewards.answers", "TAGS WRAPPERS DIGITS ONE_NUMBER ANY_NUMBER parse_number extract_answer last_number gold_answer"),
+    ("grpo_kit.rewards.answers", "TAGS WRAPPERS FULL_WIDTH LATEX LATEX_TEXT CURRENCY DIGITS SCALE LETTERS UNIT ONE_NUMBER ANY_NUMBER "
+     "plain_text plain_digits parse_number gold_number extract_answer last_number gold_answer"),
     ("grpo_kit.data.problems", "FOLDER"),
     ("grpo_kit.data.rows", "unreadable fetch hub_rows modelscope_file modelscope_rows jsonl_rows whole_characters checked_row read_rows"),
+    ("grpo_kit.rewards.ends", "end_tokens"),
     ("grpo_kit.rewards.functions", "ANY_TAG completion_text zero_truncated"),
-    ("grpo_kit.measure.score", "MEASURES lenient_accuracy wilson_shares Evaluation"),
-    ("grpo_kit.measure.ask", "own_seeds evaluate"),
+    ("grpo_kit.measure.score", "MEASURES lenient_accuracy as_bools wilson_shares Evaluation"),
+    ("grpo_kit.measure.ask", "own_seeds as_templated evaluate"),
     ("grpo_kit.measure.statistics", "paired_test compare"),
     ("grpo_kit.training.progress", "Watcher LiveTable show_some"),
     ("grpo_kit.training.resume", "HELD INCIDENTAL take_lock free_lock checkpoints ends_early whole_checkpoint training_settings Interrupted Resumable"),
     ("grpo_kit.model.whole", "locked whole put_in_place save_whole"),
     ("grpo_kit.model.identity", "KIT LIBRARIES SHAPE SAMPLED check_safetensors plain_name base_folder fingerprint _fingerprint sign"),
-    ("grpo_kit.plots.style", "GREY BLUE STYLE"),
+    ("grpo_kit.plots.style", "GREY BLUE KNOWN CHINESE STYLE readable"),
     ("grpo_kit.plots.training", "plot_training _draw_curve completions_table"),
 ]
 # What visible cells write out themselves: its imports stand in the collapsed cell, its source does not.
@@ -61,7 +63,7 @@ def free_names(node):
     inner = list(ast.walk(node))
     bound = {name.id for name in inner if isinstance(name, ast.Name) and not isinstance(name.ctx, ast.Load)}
     bound |= {arg.arg for arg in inner if isinstance(arg, ast.arg)}
-    bound |= {part.name for part in inner if isinstance(part, (ast.FunctionDef, ast.ClassDef, ast.ExceptHandler))}
+    bound |= {part.name for part in inner if isinstance(part, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.ExceptHandler))}
     bound |= {name for part in inner if isinstance(part, (ast.Import, ast.ImportFrom)) for name in names_of(part)}
     return {name.id for name in inner if isinstance(name, ast.Name)} - bound - set(dir(builtins))
 
