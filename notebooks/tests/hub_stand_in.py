@@ -131,6 +131,8 @@ class Hub(Serving):
                     self.send_header("X-Repo-Commit", COMMIT)
                 else:
                     self.send_header("X-Error-Code", "EntryNotFound")
+                if body == LOGIN:
+                    self.send_header("Content-Type", "text/html; charset=utf-8")
                 self.end_headers()
                 if self.command != "HEAD":
                     self.wfile.write(body)

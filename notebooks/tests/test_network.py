@@ -80,7 +80,8 @@ def test_data_through_a_network_that_fails(reader, record_property, source, case
 def test_the_next_try_completes(reader, source):
     """After all that failed, in the same process and with the cache that it left."""
     _, read = reader
-    assert read(source)["rows"] == [ROW] * 3
+    found = read(source)
+    assert found.get("rows") == [ROW] * 3, found
 
 
 # --- what is sent ------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from grpo_kit.machine.profile import SOURCES
 from .problems import FOLDER
 from .rows import fetch, hub_rows, jsonl_rows, modelscope_file, unreadable, whole_characters
 
-CHINESE = [("㐀", "䶿"), ("一", "鿿"), ("豈", "\ufaff"), ("\U00020000", "\U0003ffff")]  # the blocks of Unicode, and the two planes
+CHINESE = [("㐀", "䶿"), ("一", "鿿"), ("\uf900", "\ufaff"), ("\U00020000", "\U0003ffff")]  # the blocks of Unicode, and the two planes
 INSTRUCTIONS = FOLDER.parent / "instructions.jsonl"
 ELSEWHERE = "GRPO_DATA to a folder with an instructions.jsonl, before Python starts."
 

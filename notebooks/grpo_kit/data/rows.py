@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 
 import httpx
@@ -41,7 +42,10 @@ def fetch(url):
     """Return the bytes at `url`. ConnectionError, within seconds, when its host cannot be reached."""
     try:
         # Seconds without an answer. httpx is what the hub's own client uses, so proxies and certificates are the same.
-        return httpx.get(url, timeout=10, follow_redirects=True).raise_for_status().content
+        found = httpx.get(url, timeout=10, follow_redirects=True).raise_for_status()
+        if "html" in found.headers.get("content-type", ""):  # with status 200, as a hotel's network answers everything
+            raise unreadable(url, "a web page, such as one to log in, answers in its place")
+        return found.content
     except httpx.HTTPStatusError as error:
         raise unreadable(url, error.response.reason_phrase or error.response.status_code) from None
     except httpx.HTTPError as error:
@@ -58,6 +62,8 @@ def hub_rows(dataset, *configuration, split):
     try:
         return load_dataset(dataset, *configuration, split=split).to_list()
     except Exception as error:  # every kind of broken answer has an exception of its own there
+        if isinstance(error, ArrowException):  # what was cached is not the data: the next try must ask again
+            shutil.rmtree(Path(constants.HF_HUB_CACHE, f"datasets--{dataset.replace('/', '--')}"), ignore_errors=True)
         offline = "HF_HUB_OFFLINE is set and the cache does not hold it: unset it once, with a network"
         raise unreadable(dataset, offline if constants.HF_HUB_OFFLINE else type(error).__name__) from error
     finally:

@@ -21,7 +21,7 @@ from .identity import check_safetensors
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 RENDERING = 2  # seconds of the processor for one question, which takes a thousandth of one
-ASKED = [{"role": "user", "content": "1 + 1?"}]
+EXAMPLE = [{"role": "user", "content": "1 + 1?"}]
 
 
 def check_model(folder, engine):
@@ -85,10 +85,10 @@ def check_template(folder):
         return  # a model that continues texts
     try:
         with at_most(RENDERING):
-            prompt = tokenizer.apply_chat_template(ASKED, tokenize=False, add_generation_prompt=True)
+            prompt = tokenizer.apply_chat_template(EXAMPLE, tokenize=False, add_generation_prompt=True)
     except (TemplateError, TimeoutError, ArithmeticError, LookupError, MemoryError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(f"The chat template in {folder} gives no prompt ({type(error).__name__}): take the one of the model's author.") from None
-    if ASKED[0]["content"] not in prompt:
+    if EXAMPLE[0]["content"] not in prompt:
         raise ValueError(f"The chat template in {folder} leaves out the question: take the one of the model's author.")
 
 

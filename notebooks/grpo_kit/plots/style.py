@@ -9,8 +9,8 @@ from matplotlib.text import Text
 GREY, BLUE = "#6e6e6e", "#0072b2"
 ORANGE, GREEN = "#d55e00", "#009e73"
 # matplotlib's own font has no Chinese: the first of these that is installed lends its glyphs.
-KNOWN = ("Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "Microsoft YaHei", "PingFang SC", "SimHei", "WenQuanYi Micro Hei")
-CHINESE = [name for name in KNOWN if name in font_manager.get_font_names()][:1]
+CHINESE_FONTS = ("Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "Microsoft YaHei", "PingFang SC", "SimHei", "WenQuanYi Micro Hei")
+CHINESE = [name for name in CHINESE_FONTS if name in font_manager.get_font_names()][:1]
 STYLE = {
     "font.family": ["DejaVu Sans", *CHINESE],
     "figure.dpi": 110,
