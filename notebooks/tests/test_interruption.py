@@ -127,7 +127,7 @@ def test_ctrl_c_ends_it_after_the_step_with_a_checkpoint_and_a_sentence(processe
 
 
 def test_other_settings_are_named_and_nothing_is_lost(processes, begun):
-    assert processes.run(begun, at="state", nth=2) == -9
+    assert processes.run(begun, at="backward", nth=6) == -9
     before = sorted(path.name for path in (begun / "checkpoints").iterdir())
     assert processes.run(begun, changes={"learning_rate": 0.01}) == 3
     sentence = (begun / "error").read_text()

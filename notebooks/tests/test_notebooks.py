@@ -48,7 +48,8 @@ def cell_faults(cell):
 
 def faults(notebook):
     """What is wrong with a stored notebook, a sentence each."""
-    cells, opening, closing = notebook.cells, notebook.cells[0].source, notebook.cells[-1].source
+    cells, opening = notebook.cells, notebook.cells[0].source
+    closing = next((cell.source for cell in reversed(cells) if cell.source.startswith("## Summary")), cells[-1].source)  # behind it an appendix
     counts = [cell.execution_count for cell in cells if cell.cell_type == "code"]
     whole = {
         f"not one run from top to bottom in a fresh kernel: {counts}": counts == list(range(1, len(counts) + 1)),
