@@ -89,7 +89,7 @@ chat: llama.cpp ## talk on the terminal to the model that chapter 07 exported
 smollm: setup ## fetch SmolLM2-135M-Instruct, the real small model of machines without a GPU (93 MB, once)
 	@PYTHONPATH=notebooks $(PYTHON) -m grpo_kit.model.small_real_model
 
-laptop: setup ## train the real small model, SFT then GRPO, from three seeds (an hour or two without a GPU; resumes)
+laptop: setup ## train the real small model, SFT then GRPO, from three seeds (some hours without a GPU; resumes)
 	@$(FOLDERS); PYTHONPATH=notebooks $(TRAIN) -m grpo_kit.workshop.laptop $(ARGS)
 
 tiny-model: setup ## pretrain data/tiny-model again from nothing (an hour or two; resumes)
