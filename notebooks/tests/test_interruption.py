@@ -36,7 +36,8 @@ class Processes:
 
     def __init__(self):
         self.parent = subprocess.Popen([sys.executable, TESTS / "small_training.py"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                       stderr=subprocess.DEVNULL, text=True, cwd=TESTS.parent, env=os.environ | {"GRPO_PROFILE": "embedded"})
+                                       stderr=subprocess.DEVNULL, text=True, cwd=TESTS.parent,
+                                       env=os.environ | {"GRPO_PROFILE": "embedded", "PYTHONPATH": str(TESTS.parent)})
 
     def run(self, folder, **job):
         """The exit status of one: 0, -9 where it was killed, 3 after an error, whose sentence is in the folder's file `error`."""
