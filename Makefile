@@ -48,7 +48,7 @@ test: setup ## run the package's tests, then every notebook, on all cores
 	$(TRAIN) -m pytest -x -n auto --dist loadscope --no-loadscope-reorder --nbval-lax --nbval-current-env \
 		--nbval-cell-timeout=1200 --nbval-sanitize-with notebooks/tests/sanitize.cfg $(NOTEBOOKS)
 
-test-robust: setup ## bad input, interruption, networks and secrets tried in earnest, as a table (at most 30 minutes)
+test-robust: setup ## bad input, interruption, networks and secrets tried in earnest, and what was said to each as a table
 	PYTHONPATH=notebooks $(PYTHON) -m grpo_kit.workshop.robust
 
 # Playwright stays out of .venv; the browser is Debian's chromium or any other on PATH.
