@@ -1,6 +1,6 @@
 """`make test-robust`: bad input, interruption, networks and secrets tried in earnest, as a table: case, what was said, seconds.
 
-Runs the tests that are marked robust, and the tables of cases whose quick part `make test` runs too. At most 30 minutes on two
+Runs the tests that are marked robust, and the tables of cases whose quick part `make test` runs too. Meant for half an hour on two
 cores. Ends with a status that is not 0 if a case failed.
 """
 
