@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from grpo_kit.data import shown_solution
 from grpo_kit.workshop import laptop
 from grpo_kit.workshop.step_cost import SEED
 
@@ -12,7 +13,7 @@ JOBS = [{"stage": "SFT", "split": "test", "way": way} for way in ("sampled", "gr
 
 def test_a_solution_is_shown_in_the_asked_layout():
     row = {"prompt": ["p"], "solution": "3 * 4 = <<3*4=12>>12 pens\n12 - 5 = <<12-5=7>>7 pens\n#### 7", "answer": "7"}
-    shown = laptop.in_layout(row)
+    shown = shown_solution(row)
     assert shown["prompt"] == ["p"]
     assert shown["completion"][0]["content"] == "<reasoning>\n3 * 4 = 12 pens\n12 - 5 = 7 pens\n</reasoning>\n<answer>\n7\n</answer>"
 
@@ -21,7 +22,7 @@ def test_what_is_shown_is_paid_in_full():
     from grpo_kit.rewards import correctness_reward, format_reward, integer_reward, tag_reward
 
     row = {"prompt": [], "solution": "1,000 - 5 = <<1000-5=995>>995 pens\n#### 995", "answer": "995"}
-    completions, columns = [laptop.in_layout(row)["completion"]], {"prompts": [[]], "answer": ["995"]}
+    completions, columns = [shown_solution(row)["completion"]], {"prompts": [[]], "answer": ["995"]}
     assert all(reward(completions=completions, **columns)[0] > 0 for reward in (correctness_reward, format_reward, tag_reward, integer_reward))
 
 

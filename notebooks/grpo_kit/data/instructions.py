@@ -6,6 +6,7 @@ Every source gives the same rows: an `instruction`, and the `output` to learn.
 import json
 import os
 import random
+import re
 from pathlib import Path
 
 from grpo_kit.machine.profile import SOURCES
@@ -23,6 +24,13 @@ def to_messages(row):
         "prompt": [{"role": "user", "content": row["instruction"]}],
         "completion": [{"role": "assistant", "content": row["output"]}],
     }
+
+
+def shown_solution(row):
+    """A row of `make_dataset` as one to show in SFT: `prompt`, and as `completion` its own solution in the asked layout, without the marks."""
+    steps = re.sub("<<.*?>>", "", row["solution"]).split("\n####")[0]
+    text = f"<reasoning>\n{steps}\n</reasoning>\n<answer>\n{row['answer']}\n</answer>"
+    return {"prompt": row["prompt"], "completion": [{"role": "assistant", "content": text}]}
 
 
 def is_chinese(text):

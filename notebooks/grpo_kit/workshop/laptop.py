@@ -40,13 +40,6 @@ def is_easy(row):
     return row["solution"].count("<<") == 1 and all(int(number.replace(",", "")) <= LARGEST for number in numbers)
 
 
-def in_layout(row):
-    """The row of a problem as one to show: its own solution as the completion, without the marks, in the asked layout."""
-    steps = re.sub("<<.*?>>", "", row["solution"]).split("\n####")[0]
-    text = f"<reasoning>\n{steps}\n</reasoning>\n<answer>\n{row['answer']}\n</answer>"
-    return {"prompt": row["prompt"], "completion": [{"role": "assistant", "content": text}]}
-
-
 def ask_left(file, jobs, ask):
     """Adds to `file` a line for each of the jobs, dicts, that has none: the job with what `ask(job)` gives."""
     from grpo_kit.data.instructions import write_jsonl
@@ -71,6 +64,7 @@ def train(seed, steps, questions, folder):
     from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
     from vllm import SamplingParams
 
+    from grpo_kit.data.instructions import shown_solution
     from grpo_kit.data.rows import make_dataset
     from grpo_kit.measure.ask import evaluate
     from grpo_kit.model.identity import sign
@@ -114,7 +108,7 @@ def train(seed, steps, questions, folder):
     if not (folder / "sft").is_dir():
         args = SFTConfig(output_dir=str(folder / "sft_run"), max_length=profile.max_seq_length, completion_only_loss=True, save_strategy="no",
                          per_device_train_batch_size=10, num_train_epochs=EPOCHS, train_sampling_strategy="group_by_length", **common)
-        shown = Dataset.from_list([in_layout(row) for row in problems.select(range(SHOWN))])
+        shown = Dataset.from_list([shown_solution(row) for row in problems.select(range(SHOWN))])
         trainer = SFTTrainer(model=model, processing_class=tokenizer, args=args, train_dataset=shown)
         trainer.remove_callback(PrinterCallback)
         in_float32()
