@@ -31,7 +31,7 @@ def rendered(text):
     blocks = MarkdownIt().enable("table").parse(text)
     inline = [child for block in blocks for child in block.children or []]
     bare = "\n".join(child.content for child in inline if child.type == "text")
-    formula = r"\$[^$]+\$"
+    formula = r"\$\$[^$]+\$\$|\$[^$]+\$"
     numbers = re.findall(rf"(\d+(?:,\d{{3}})*(?:\.\d+)?)(?:[ -]?({'|'.join(TIMES)}))?", re.sub(formula, "", bare))
     return {
         "blocks": [(block.type, block.tag, block.content if block.type == "fence" else "") for block in blocks],
