@@ -1,5 +1,6 @@
 """The Chinese edition: each catalogue says what today's English cells say, figure for figure, and its notebook runs from its folder."""
 
+import hashlib
 import json
 import os
 import re
@@ -81,9 +82,9 @@ def test_the_notebook_is_the_one_that_make_zh_writes(file):
 def test_code_and_outputs_are_the_english_ones_behind_the_way_into_the_folder():
     cells = {"a": ("markdown", "x"), "b": ("code", "import sys\n1"), "c": ("code", "2")}
     notebook = {"cells": [{"cell_type": kind, "id": name, "source": [source], "outputs": name} for name, (kind, source) in cells.items()]}
-    catalogue = [polib.POEntry(msgctxt="a", msgid="x", msgstr="[是](1.ipynb) [否](2.ipynb#二) [数据](../data/a.md) [网](https://a.b) [节](#一)")]
+    catalogue = [polib.POEntry(msgctxt="a", msgid="x", msgstr="[是](1.ipynb) [否](2.ipynb#二) [数据](../data/a.md) [说明](../data/README.md#一) [网](https://a.b) [节](#一)")]
     made = zh.chinese(notebook, catalogue, ["1.ipynb"])["cells"]
-    assert made[0]["source"] == ["[是](1.ipynb) [否](../2.ipynb#二) [数据](../../data/a.md) [网](https://a.b) [节](#一)"]
+    assert made[0]["source"] == ["[是](1.ipynb) [否](../2.ipynb#二) [数据](../../data/a.md) [说明](../../data/README.zh-CN.md#一) [网](https://a.b) [节](#一)"]
     assert "".join(made[1]["source"]) == f"{zh.OPENING}import sys\n1" and made[2] == notebook["cells"][2]
     assert [cell["outputs"] for cell in made] == list("abc") and notebook["cells"][1]["source"] == ["import sys\n1"]
 
@@ -168,3 +169,23 @@ def test_the_chinese_readme_leads_to_the_chapters_that_exist_in_chinese_and_to_t
     table = re.findall(r"^\| \[\d\d [^]]+\]\(notebooks/(zh/)?(\w+)\.ipynb\)", (ROOT / "README.zh-CN.md").read_text("utf-8"), re.M)
     assert [name for folder, name in table if folder] == [file.stem for file in CATALOGUES]
     assert broken((zh.FOLDER / "README.md").read_text("utf-8"), zh.FOLDER) == []
+
+
+def page_faults(english, chinese):
+    """What is wrong with the Chinese edition of a page: paragraph by paragraph, and the digest of the English on its last line."""
+    *text, digest = chinese.rstrip("\n").split("\n\n")
+    here = re.sub(r"README\.zh-CN\.md(#\w+)?", "README.md", "\n\n".join(text)).split("\n\n")
+    there = re.sub(r"README(\.zh-CN)?\.md(#[\w-]+)?", "README.md", english.rstrip("\n")).split("\n\n")
+    current = f"<!-- README.md: {hashlib.sha256(english.encode()).hexdigest()[:12]} -->"
+    found = [] if digest == current else [f"the English changed: read both once more, then let the last line be {current}"]
+    if len(here) != len(there):
+        return [*found, f"{len(there)} paragraphs became {len(here)}"]
+    return found + [fault for pair in zip(there, here) for fault in faults(*pair)]
+
+
+@pytest.mark.parametrize("folder", ["data", "grpo_saved_lora"])
+def test_a_page_says_in_chinese_what_it_says_in_english(folder):
+    english, chinese = ((ROOT / folder / name).read_text("utf-8") for name in ("README.md", "README.zh-CN.md"))
+    assert page_faults(english, chinese) == []
+    assert page_faults(english + "\nMore.\n", chinese)[0].startswith("the English changed")
+    assert any(fault.startswith("other numbers") for fault in page_faults(english, re.sub(r"\b400\b", "401", chinese)))

@@ -46,8 +46,12 @@ def unfinished(catalogue):
 
 
 def from_here(text, chapters):
-    """A cell's `text`, its relative links led from this folder: to `chapters`, names of files, here; to all else one folder up."""
-    return re.sub(r"\]\((?![a-z]+:|#)([^()\s#]+)", lambda link: link[0] if link[1] in chapters else f"](../{link[1]}", text)
+    """A cell's `text`, its relative links led from this folder: to `chapters`, names of files, here; to all else one folder up.
+
+    A README has its Chinese edition beside it.
+    """
+    text = re.sub(r"\]\((?![a-z]+:|#)([^()\s#]+)", lambda link: link[0] if link[1] in chapters else f"](../{link[1]}", text)
+    return re.sub(r"(\]\(\.\./[^()\s#]*README)\.md\b", r"\1.zh-CN.md", text)
 
 
 def chinese(notebook, catalogue, chapters):
