@@ -1,6 +1,6 @@
 # `make` alone lists the targets; each one that needs .venv brings it up to date first.
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart aha test test-robust test-browser bench bench-growth gpu-check evidence controls lab llama.cpp chat smollm laptop tiny-model sync zh lock clean
+.PHONY: help setup quickstart aha test test-robust test-browser bench bench-growth gpu-check evidence controls lab llama.cpp chat smollm laptop tiny-model sync zh publish lock clean
 
 PYTHON := .venv/bin/python
 # tcmalloc (Debian: libtcmalloc-minimal4), where it is installed, spares torch some memory management;
@@ -100,6 +100,9 @@ sync: setup ## write the quickstart's collapsed cell again, after a change of th
 
 zh: setup ## write the Chinese notebooks again, after a change of a chapter or of its catalogue in notebooks/zh/
 	@PYTHONPATH=notebooks $(PYTHON) -m grpo_kit.workshop.zh
+
+publish: setup ## write badges and addresses for REPOSITORY=owner/name into READMEs and chapters (REPOSITORY= takes them out)
+	@PYTHONPATH=notebooks $(PYTHON) -m grpo_kit.workshop.publish $(if $(filter undefined,$(origin REPOSITORY)),,"$(REPOSITORY)")
 
 # torch's CPU build is not on PyPI, and uv does not read pip's configuration: pip fetches it for uv.
 # The GPU set is only checked to fit together.

@@ -60,7 +60,7 @@ def faults(text, translation):
 @ALL
 def test_a_catalogue_is_complete_and_current(file):
     catalogue = polib.pofile(file)
-    cells = [(cell["id"], "".join(cell["source"])) for cell in english(file)["cells"] if cell["cell_type"] == "markdown"]
+    cells = [(cell["id"], zh.BADGES.sub("", "".join(cell["source"]))) for cell in english(file)["cells"] if cell["cell_type"] == "markdown"]
     assert [(entry.msgctxt, entry.msgid) for entry in catalogue] == cells, "the English changed: run `make zh`"
     assert zh.unfinished(catalogue) == []
 
@@ -92,7 +92,7 @@ def test_code_and_outputs_are_the_english_ones_behind_the_way_into_the_folder():
 def test_the_first_cell_finds_the_kit_from_the_notebooks_folder_also_run_twice(tmp_path):
     chapter = nbformat.read(zh.FOLDER / f"{CATALOGUES[-1].stem}.ipynb", 4)
     first = next(cell.source for cell in chapter.cells if cell.cell_type == "code")
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"GRPO_REPOSITORY": ""}
     code = f"{first}\n{first}\nprint(os.getcwd())"
     ran, alone = (subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True)
                   for folder in (zh.FOLDER, tmp_path))

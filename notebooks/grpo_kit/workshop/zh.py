@@ -15,6 +15,7 @@ import polib
 
 ENGLISH = Path(__file__).resolve().parents[2]
 FOLDER = ENGLISH / "zh"
+BADGES = re.compile(r"^\[!\[.*<!-- badges: (\S+) -->\n\n", re.M)  # the line that `make publish` writes; it is not translated
 OPENING = """import os
 
 if os.path.isdir("../grpo_kit"):  # 中文版在 notebooks/zh/ 里，单元格和英文版一样在 notebooks/ 里运行
@@ -31,7 +32,7 @@ def updated(old, cells):
     for cell in cells:
         if cell["cell_type"] != "markdown":
             continue
-        entry = polib.POEntry(msgctxt=cell["id"], msgid="".join(cell["source"]))
+        entry = polib.POEntry(msgctxt=cell["id"], msgid=BADGES.sub("", "".join(cell["source"])))
         if kept := by_text.get(entry.msgid) or by_id.get(entry.msgctxt):
             entry.msgstr, entry.flags, entry.previous_msgid = kept.msgstr, kept.flags, kept.previous_msgid
             if kept.msgstr and kept.msgid != entry.msgid:
@@ -56,8 +57,11 @@ def from_here(text, chapters):
 
 def chinese(notebook, catalogue, chapters):
     """The English `notebook`, read as JSON, with the `catalogue`'s text; `chapters` are the files that are here."""
-    translated = {entry.msgctxt: entry.msgstr for entry in catalogue}
-    cells = [{**cell, "source": from_here(translated[cell["id"]], chapters).splitlines(keepends=True)}
+    translated = {entry.msgctxt: from_here(entry.msgstr, chapters) for entry in catalogue}
+    if badges := BADGES.search("".join(notebook["cells"][0]["source"])):
+        here = badges[0].replace("/notebooks/", "/notebooks/zh/")
+        translated[notebook["cells"][0]["id"]] = translated[notebook["cells"][0]["id"]].replace("\n\n", f"\n\n{here}", 1)
+    cells = [{**cell, "source": translated[cell["id"]].splitlines(keepends=True)}
              if cell["cell_type"] == "markdown" else dict(cell) for cell in notebook["cells"]]
     first = next(cell for cell in cells if cell["cell_type"] == "code")
     first["source"] = (OPENING + "".join(first["source"])).splitlines(keepends=True)
