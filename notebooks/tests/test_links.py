@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
 PAGES = [ROOT / name for name in ("README.md", "README.zh-CN.md", "data/README.md", "grpo_saved_lora/README.md",
-                                  "data/README.zh-CN.md", "grpo_saved_lora/README.zh-CN.md")]
+                                  "data/README.zh-CN.md", "grpo_saved_lora/README.zh-CN.md", "AGENTS.md", ".github/CONTRIBUTING.md")]
 MADE_BY_RUNS = ("outputs/", "grpo_checkpoints/", "grpo_evaluation/")
 TARGETS = set(re.findall(r"^([a-z][\w.-]*):", (ROOT / "Makefile").read_text(), re.M))
 
@@ -95,7 +95,7 @@ def shapes(text):
 
 
 def test_both_readmes_give_the_same_figures_commands_and_links():
-    english, chinese = (re.sub(r"(?<=\(notebooks/)zh/(?=\d)|(?<=/README)\.zh-CN(?=\.md)", "", file.read_text("utf-8")) for file in PAGES[:2])
+    english, chinese = (re.sub(r"(?<=notebooks/)zh/(?=\d)|(?<=/README)\.zh-CN(?=\.md)", "", file.read_text("utf-8")) for file in PAGES[:2])
     assert figures(result(english)) == figures(result(chinese)) and len(figures(result(english))) > 40
     assert shapes(english) == shapes(chinese) and len(shapes(english)) > 4
     for pattern in (r"```\n([^`]*)```", r"\]\((?!README)([^)]+)\)", r"^(\d\.) ", r"^(#+) "):

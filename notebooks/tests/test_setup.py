@@ -264,6 +264,14 @@ def test_make_alone_lists_the_targets():
     assert all(len(line.split()) > 4 for line in lines)
 
 
+def test_the_workflow_of_github_runs_what_anyone_can_run():
+    import yaml
+
+    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
+    [job] = workflow["jobs"].values()
+    assert [step["run"] for step in job["steps"] if "run" in step] == [".ci/run"] and os.access(ROOT / ".ci/run", os.X_OK)
+
+
 def test_training_preloads_tcmalloc_only_where_it_is():
     assert "LD_PRELOAD=/lib/tc.so .venv/bin/python -m grpo_kit.workshop.bench" in make("-n", "bench", "TCMALLOC=/lib/tc.so").stdout
     assert "LD_PRELOAD" not in make("-n", "bench", "TCMALLOC=").stdout
