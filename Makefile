@@ -15,8 +15,9 @@ NOTEBOOKS = $(shell awk -F '[()|]' '/ min \|$$/ { print $$(NF - 1) + 0, $$3 }' R
 # A kernel called python3 in the user's home must not run the notebooks.
 export JUPYTER_PREFER_ENV_PATH := 1
 
+# In Chinese where the terminal is.
 help:
-	@awk -F ':.*## ' '/^[a-z.-]+:.*## / { printf "make %-14s%s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z.-]+:.*## / { printf "make %-14s%s\n", $$1, $$2 }' $(if $(filter zh%,$(or $(LC_ALL),$(LC_MESSAGES),$(LANG))),notebooks/zh/make.txt,Makefile)
 
 setup: ## install everything into .venv (picks GPU or CPU packages by the machine)
 	@bash setup.sh

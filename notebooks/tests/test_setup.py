@@ -258,10 +258,18 @@ def make(*arguments, cwd=ROOT):
 
 
 def test_make_alone_lists_the_targets():
-    lines = make().stdout.splitlines()
+    lines = make("LC_ALL=C").stdout.splitlines()
     targets = "setup quickstart aha test test-robust test-browser bench bench-growth gpu-check evidence controls lab llama.cpp chat smollm laptop tiny-model sync zh publish lock clean".split()
     assert [line.split()[:2] for line in lines] == [["make", target] for target in targets]
     assert all(len(line.split()) > 4 for line in lines)
+
+
+def test_make_lists_the_same_targets_in_chinese_where_the_terminal_is_chinese():
+    english, chinese = (make(language).stdout.splitlines() for language in ("LC_ALL=C", "LC_ALL=zh_CN.UTF-8"))
+    assert [line.split()[1] for line in chinese] == [line.split()[1] for line in english], "notebooks/zh/make.txt has a line for each target"
+    assert all(re.search("[\u4e00-\u9fff]", line) for line in chinese)
+    for one, other in zip(english, chinese):
+        assert sorted(re.findall(r"[A-Z]+=\S*\b|\d[\d.]*", one[19:])) == sorted(re.findall(r"[A-Z]+=\S*\b|\d[\d.]*", other[19:]))
 
 
 def test_the_workflow_of_github_runs_what_anyone_can_run():
