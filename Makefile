@@ -123,9 +123,13 @@ lock: setup ## make requirements-cpu.txt again after a change of requirements.tx
 		--override .lock/gpu-override.txt requirements.txt -o .lock/gpu.txt
 	.lock/bin/uv pip compile --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_31 \
 		--find-links .lock --override .lock/cpu-override.txt --no-header --no-annotate .lock/cpu.in -o .lock/requirements-cpu.txt
-	@{ echo '# Made by `make lock` from requirements.txt: the whole set, for pip install --no-deps -r' && \
-		echo '# (Python 3.11 to 3.13, Linux x86-64, glibc 2.31 or newer).' && \
-		grep == .lock/requirements-cpu.txt; } > .lock/new && mv .lock/new requirements-cpu.txt
+	@grep -v '^torch==' .lock/requirements-cpu.txt > .lock/index.txt
+	@for python in 3.11 3.12 3.13; do .lock/bin/uv pip compile --quiet --no-deps --python-version $$python --python-platform x86_64-manylinux_2_31 \
+		--no-header --format pylock.toml .lock/index.txt -o .lock/pylock.$$(echo $$python | tr -d .).toml || exit; done
+	@{ echo '# Made by `make lock` from requirements.txt: the whole set, each wheel with its hash, for' && \
+		echo '# pip install --no-deps --require-hashes -r (Python 3.11 to 3.13, Linux x86-64, glibc 2.31 or newer).' && \
+		echo '# First, without a hash, what comes from no package index but from PyTorch:' && echo '# $(TORCH)' && \
+		PYTHONPATH=notebooks $(PYTHON) -m grpo_kit.workshop.lock .lock/pylock.*.toml; } > .lock/new && mv .lock/new requirements-cpu.txt
 	@rm -rf .lock
 
 clean: ## delete outputs/ and caches (.venv stays)

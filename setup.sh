@@ -61,7 +61,7 @@ echo "==> $why: making .venv from $file with $("$python" --version)"
     stop "$PWD cannot be written: clone the repository into a folder of your own and run make setup there."
 "$python" -m venv .venv
 # One small package first shows within seconds whether there is an index.
-said=$(install_wheels --quiet --retries 1 --timeout 20 "$(grep '^nbval==' $file)" 2>&1) || {
+said=$(install_wheels --quiet --retries 1 --timeout 20 -r <(grep '^nbval==' $file) 2>&1) || {
     said=$(grep -i -m 1 error <<<"$said") || said="pip said nothing"
     stop "pip got no package (${said:0:200}): check the network and pip's configuration (pip config list), and run make setup again."
 }
@@ -71,12 +71,13 @@ if [ $file = requirements.txt ]; then
     .venv/bin/python -m pip install -r $file
 else
     # torch's CPU build is not on PyPI: first what pip is configured with, then PyTorch's own index.
-    torch=$(grep '^torch==' $file)
+    torch=$(sed -n 's/^# torch==/torch==/p' $file)
     echo "==> installing $torch"
     install_wheels "$torch" 2>/dev/null || install_wheels --index-url https://download.pytorch.org/whl/cpu "$torch" ||
         stop "$torch is neither where pip looks nor on PyTorch's CPU index: check the network and run make setup again."
     echo "==> installing all $(grep -c == $file) packages: 1 to 2 minutes, and pip says nothing in the last of them"
-    install_wheels -r $file
+    install_wheels --require-hashes -r $file ||
+        stop "pip did not install them, for what it says above; a hash that does not match is another file than PyPI's: use another index (pip config list), and run make setup again."
 fi
 echo "$stamp" >.venv/setup-stamp
 echo "Done in $SECONDS s. Next: make quickstart"

@@ -150,10 +150,15 @@ def silent_host():
 
 
 class UploadHub(Serving):
-    """A hub that takes uploads: `repositories` maps a repository to its {path: bytes}, `private` to whether it is private."""
+    """A hub that takes uploads from the clients of Hugging Face and of ModelScope.
+
+    `repositories` maps a repository to its {path: bytes}, `private` to whether it is private; `fault` is what goes wrong, with
+    the paths that hold `faulty`.
+    """
 
     def __init__(self):
-        self.repositories, self.private, self.fault, self.heard = {}, {}, None, []
+        self.repositories, self.private, self.fault, self.faulty, self.heard = {}, {}, None, "", []
+        self.blobs = {}  # ModelScope's store of large files: {SHA-256: bytes}
 
     def create(self, asked):
         name = "/".join(filter(None, [asked.get("organization"), asked["name"]]))
@@ -171,8 +176,35 @@ class UploadHub(Serving):
                 self.repositories[name][line["value"]["path"]] = base64.b64decode(line["value"]["content"])
         return {"success": True, "commitUrl": f"{self.url}/{name}/commit/{COMMIT}", "commitOid": COMMIT}
 
+    def modelscope(self, path, body):
+        """The same for what ModelScope's client asks, whose large files come before the commit that names them; or None."""
+        if path == "/openapi/v1/users/me":
+            return 200, {"success": True, "data": {"preferred_username": "me"}}
+        if path == "/api/v1/models":
+            asked = json.loads(body)
+            if (name := f"{asked['Path']}/{asked['Name']}") in self.repositories:
+                return 400, {"Code": 10010101001, "Success": False, "Message": "there is one"}
+            self.repositories[name], self.private[name] = {}, asked["Visibility"] == 1
+            return 200, {"Code": 200, "Success": True, "Data": {"Id": 1, "Path": asked["Path"], "Name": asked["Name"]}}
+        if path.startswith("/large/"):
+            self.blobs[hashlib.sha256(body).hexdigest()] = body
+            return (200, {}) if path == f"/large/{hashlib.sha256(body).hexdigest()}" else (400, {})
+        for name in self.repositories:
+            if path == f"/api/v1/repos/models/{name}/info/lfs/objects/batch":
+                oids = [asked["oid"] for asked in json.loads(body)["objects"]]
+                upload = lambda oid: {} if oid in self.blobs else {"upload": {"href": f"{self.url}/large/{oid}"}}  # noqa: E731
+                return 200, {"Code": 200, "Success": True, "Data": {"objects": [{"oid": oid, "actions": upload(oid)} for oid in oids]}}
+            if path == f"/api/v1/repos/models/{name}/commit/master":
+                for action in json.loads(body)["actions"]:
+                    large = action["type"] == "lfs"
+                    self.repositories[name][action["path"]] = self.blobs[action["sha256"]] if large else base64.b64decode(action["content"])
+                return 200, {"Code": 200, "Success": True, "Data": {"oid": COMMIT}}
+        return None
+
     def answer(self, path, body):
         """The status and the JSON for a request; body None for GET."""
+        if found := self.modelscope(path, body):
+            return found
         if body is not None and path == "/api/repos/create":
             return 200, self.create(json.loads(body))
         if body is not None and path == "/api/validate-yaml":
@@ -195,12 +227,12 @@ class UploadHub(Serving):
         class Handler(Silent):
             def do_GET(self):
                 body = None
-                if self.command == "POST":
+                if self.command in ("POST", "PUT"):
                     length = self.headers["Content-Length"]
                     body = self.rfile.read(int(length)) if length else self.chunks()
                 hub.heard.append((self.path, dict(self.headers), body or b""))
                 status, answer = hub.answer(urlsplit(self.path).path, body)
-                status, answer = answer_badly(self, hub.fault, status, json.dumps(answer).encode())
+                status, answer = answer_badly(self, hub.fault if hub.faulty in self.path else None, status, json.dumps(answer).encode())
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(answer)))
@@ -210,7 +242,7 @@ class UploadHub(Serving):
                 if self.command != "HEAD":
                     self.wfile.write(answer)
 
-            do_HEAD = do_POST = do_GET
+            do_HEAD = do_POST = do_PUT = do_GET
 
             def chunks(self):
                 body = b""

@@ -188,6 +188,13 @@ MODELS = {  # what is done to a copy of the small model's folder
     "a tensor that says 100 GB": (
         lambda f: header(f / "model.safetensors", b'{"a":{"dtype":"F32","shape":[25000000000],"data_offsets":[0,100000000000]}}'), "cut short, damaged"),
     "a header of 10 MB of brackets": (lambda f: header(f / "model.safetensors", b"[" * 10**7), "cut short, damaged"),
+    "a header of a million tensors": (
+        lambda f: header(f / "model.safetensors", b"{" + b",".join(b'"%d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}' % i for i in range(10**6)) + b"}"), "cut short, damaged"),
+    "a length that overflows": (lambda f: (f / "model.safetensors").write_bytes(b"\xff" * 8 + b"{}" * 99), "cut short, damaged"),
+    "a shape that overflows": (
+        lambda f: header(f / "model.safetensors", b'{"a":{"dtype":"F32","shape":[18446744073709551615,18446744073709551615],"data_offsets":[0,4]}}', b"1234"), "cut short, damaged"),
+    "tensors that overlap": (
+        lambda f: header(f / "model.safetensors", b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}', b"1234"), "cut short, damaged"),
     "a shard missing": (lambda f: shards(f, "one.safetensors", "two.safetensors"), "lacks 2 of 2 files of weights, as one.safetensors"),
     "a shard elsewhere": (lambda f: shards(f, "../../../etc/passwd"), "names '../../../etc/passwd', which is no file beside it"),
     "a shard at the root": (lambda f: shards(f, "/etc/passwd"), "names '/etc/passwd', which is no file beside it"),
@@ -198,6 +205,8 @@ MODELS = {  # what is done to a copy of the small model's folder
     "a template that reads a file": (lambda f: template(f, "{% include '/etc/passwd' %}" + SAYS), "gives no prompt ("),
     "a template that runs Python": (
         lambda f: template(f, "{{ ''.__class__.__mro__[1].__subclasses__() }}" + SAYS), "gives no prompt (SecurityError)"),
+    "a template that fills the memory": (lambda f: template(f, "{{ 'x' * 9999999999 }}" + SAYS), "gives no prompt (MemoryError)"),
+    "a template that opens a file": (lambda f: template(f, "{{ open('/etc/passwd').read() }}" + SAYS), "gives no prompt ("),
     "a template of another kind": (lambda f: template(f, "{{ if .System }}{{ end }}"), "gives no prompt ("),
     "a template that calls itself": (lambda f: template(f, "{% macro a() %}{{ a() }}{% endmacro %}{{ a() }}"), "gives no prompt (RecursionError)"),
     "a template without the question": (lambda f: template(f, "Hello."), "leaves out the question"),

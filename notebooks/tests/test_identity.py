@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -184,13 +185,43 @@ def test_an_adapter_of_some_layers_only_is_whole_where_its_config_says_so(adapte
     assert check_adapter(adapter, BASE) == 14
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"peft_type": "IA3"}', "\x00", '{"peft_type": "LORA", "r": "many"}',
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "[" * 10**5, '{"peft_type": "IA3"}', "\x00", '{"peft_type": "LORA", "r": "many"}',
                                   '{"peft_type": "LORA", "r": 8, "target_modules": ["nothing_like_it"]}'])
 def test_a_config_that_is_none_costs_one_sentence(adapter, text):
     (adapter / "adapter_config.json").write_text(text)
     with pytest.raises(ValueError) as caught:
         check_adapter(adapter, BASE)
     assert "\n" not in str(caught.value) and str(adapter) in str(caught.value)
+
+
+HOSTILE = {  # what stands in the config, and words
+    "a rank of a billion": ({"r": 10**9}, "does not fit"), "a rank of 1e30": ({"r": 1e30}, "does not fit"), "a negative rank": ({"r": -1}, "does not fit"),
+    "targets by a pattern that never ends": ({"target_modules": "(([a-z_.0-9])+.)+[A-Z]([a-z])+$"}, "a pattern that never ends"),
+    "ranks by a pattern that never ends": ({"rank_pattern": {"(.*.*)*x": 4}}, "a pattern that never ends"),
+    "a pattern that is none": ({"target_modules": "("}, "does not fit"), "a package to be imported": ({"megatron_config": {"a": 1}, "megatron_core": "os"}, "does not fit"),
+    "a base at the root": ({"base_model_name_or_path": "/etc"}, "was made for /etc"), "a base with a path": ({"base_model_name_or_path": "../../../etc"}, "was made for ../../../etc"),
+    "settings of another type": ({"runtime_config": {"ephemeral_gpu_offload": True}}, "does not fit"),
+    "a token that the model lacks": ({"trainable_token_indices": [10**9]}, "incomplete"),
+}
+
+
+@pytest.mark.table
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_hostile_adapter_costs_one_sentence(adapter, record_property, case):
+    changes, words = HOSTILE[case]
+    edit(adapter, **changes)
+    began = time.process_time()
+    with pytest.raises(ValueError) as caught:
+        check_adapter(adapter, BASE)
+    record_property("said", sentence := str(caught.value))
+    assert time.process_time() - began < 10 and words in sentence and "\n" not in sentence and len(sentence) < 500
+
+
+@pytest.mark.parametrize("changes", [{"init_lora_weights": "pissa_niter_100000"}, {"init_lora_weights": "eva"}, {"auto_mapping": {"base_model_class": "system", "parent_library": "os"}}])
+def test_what_an_adapter_asks_to_be_computed_or_imported_is_not(adapter, changes):
+    edit(adapter, **changes)
+    began = time.process_time()
+    assert check_adapter(adapter, BASE) == 56 and time.process_time() - began < 5
 
 
 def test_an_adapter_whose_base_is_not_here_says_which(adapter):

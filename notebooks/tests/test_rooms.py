@@ -23,7 +23,7 @@ MAY_IMPORT = {  # {room: the rooms it may import}; whatever is not here would be
     "training": {"data", "rewards"},  # a log is rows in a file; what is printed on the way is scored
     "measure": {"rewards"},
     "sft": {"data"},
-    "export": {"machine", "model"},
+    "export": {"machine", "model", "rewards"},  # which tokens end a completion
     "plots": {"rewards", "training", "measure"},
     "workshop": BELOW_ALL,
 }

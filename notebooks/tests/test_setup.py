@@ -1,16 +1,20 @@
 """`make setup` and the files around it, played through with stand-ins for Python, pip and the machine: nothing is installed."""
 
+import hashlib
 import os
 import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
+import zipfile
 from pathlib import Path
 
 import conftest
 import pytest
 from grpo_kit.machine import packages
+from grpo_kit.workshop import lock
 
 ROOT = Path(__file__).resolve().parents[2]
 GPU_ONLY = {"torchvision", "triton", "xformers", "vllm-bnb-plugin"}
@@ -72,14 +76,50 @@ class Machine:
 
 
 def pins(name):
-    lines = (line for line in (ROOT / name).read_text().splitlines() if not line.startswith("#"))
-    return {package.lower().replace("_", "-"): version for package, version in (line.split("==") for line in lines)}
+    """{package: version} of a file of requirements; torch's CPU build, which is installed before the others, stands in a comment."""
+    lines = (line.removeprefix("# ") for line in (ROOT / name).read_text().splitlines() if not line.startswith("#") or line.startswith("# torch=="))
+    return {package.lower().replace("_", "-"): version for package, version in (line.split()[0].split("==") for line in lines)}
 
 
-def test_every_requirement_is_one_exact_version_from_any_index():
-    for name in ("requirements.txt", "requirements-cpu.txt"):
-        for line in (ROOT / name).read_text().splitlines():
-            assert line.startswith("#") or re.fullmatch(r"[\w.-]+==[\w.+]+", line), f"{name}: {line}"
+@pytest.mark.parametrize("name, hashes", [("requirements.txt", ""), ("requirements-cpu.txt", "( --hash=sha256:[0-9a-f]{64})+")])
+def test_every_requirement_is_one_exact_version_and_the_locks_files_have_hashes(name, hashes):
+    for line in (ROOT / name).read_text().splitlines():
+        assert line.startswith("#") or re.fullmatch(rf"[\w.-]+==[\w.+]+{hashes}", line), f"{name}: {line}"
+
+
+LOCK = """
+[[packages]]
+name = "one"
+version = "1.0"
+sdist = {{ url = "https://index/one.tar.gz", hashes = {{ sha256 = "ff" }} }}
+wheels = [{{ url = "https://index/one-{python}.whl", hashes = {{ sha256 = "{python}" }} }}, {{ url = "https://index/one-any.whl", hashes = {{ sha256 = "aa" }} }}]
+[[packages]]
+name = "two"
+version = "2.0"
+"""
+
+
+def test_the_lock_has_the_hash_of_every_wheel_and_of_no_source():
+    two = 'wheels = [{ url = "https://index/two.whl", hashes = { sha256 = "22" } }]'
+    assert lock.pins(LOCK.format(python=python) + two for python in ("312", "311")) == [
+        "one==1.0 --hash=sha256:311 --hash=sha256:312 --hash=sha256:aa", "two==2.0 --hash=sha256:22"]
+    with pytest.raises(ValueError, match="^two==2.0 has no wheel for one of the Pythons: pin another version in requirements.txt.$"):
+        lock.pins([LOCK.format(python="311")])
+
+
+def test_pip_refuses_a_file_with_another_hash(tmp_path):
+    """The real pip, with the arguments of setup.sh, and a wheel made here."""
+    with zipfile.ZipFile(tmp_path / "one-1.0-py3-none-any.whl", "w") as wheel:
+        for file, text in {"METADATA": "Metadata-Version: 2.1\nName: one\nVersion: 1.0\n", "RECORD": "", "WHEEL": "Wheel-Version: 1.0\nTag: py3-none-any\n"}.items():
+            wheel.writestr(f"one-1.0.dist-info/{file}", text)
+    right = hashlib.sha256((tmp_path / "one-1.0-py3-none-any.whl").read_bytes()).hexdigest()
+    script = (ROOT / "setup.sh").read_text()
+    arguments = re.search(r"-m pip (install .*) \"\$@\"", script)[1].split() + ["--require-hashes"]
+    assert "install_wheels --require-hashes -r $file" in script
+    for pinned, status in ((right, 0), ("0" * 64, 1), (None, 1)):
+        (tmp_path / "lock.txt").write_text("one==1.0" + (f" --hash=sha256:{pinned}" if pinned else ""))
+        command = [sys.executable, "-m", "pip", *arguments, "--no-index", "--find-links", tmp_path, "--target", tmp_path / str(pinned), "-r", tmp_path / "lock.txt"]
+        assert subprocess.run(command, capture_output=True).returncode == status, pinned
 
 
 def test_both_kinds_of_machine_get_the_same_versions():
@@ -94,7 +134,7 @@ def test_both_kinds_of_machine_get_the_same_versions():
 def test_without_a_gpu_the_lock_is_installed_and_the_second_run_does_nothing(machine):
     status, stdout, _, calls = machine.setup()
     assert status == 0 and "no NVIDIA GPU" in stdout
-    assert re.search(r"pip install --no-deps .*-r requirements-cpu.txt", calls)
+    assert re.search(r"pip install --no-deps .*--require-hashes -r requirements-cpu.txt", calls)
     status, stdout, _, calls = machine.setup()
     assert status == 0 and "up to date" in stdout
     assert "pip" not in calls and "venv" not in calls

@@ -17,6 +17,8 @@ from scipy.special import logsumexp
 
 from grpo_kit.machine.paths import short
 from grpo_kit.machine.threads import share
+from grpo_kit.rewards.ends import end_tokens
+from .gguf_file import check_gguf, prompt_of
 from .llama_build import import_built
 
 GGUF_METHODS = ["f16", "q8_0", "q5_k_m", "q4_k_m", "q2_k"]  # of `save_gguf`, from large to small
@@ -90,22 +92,49 @@ def save_gguf(model, tokenizer, folder, methods):
 
 
 def tensor_types(file):
-    """Counter of (kind of tensor, type) in a GGUF file: {("attn_q", "Q4_K"): 36, …}; a layer's number is left out."""
+    """Counter of (kind of tensor, type) in a GGUF file: {("attn_q", "Q4_K"): 36, …}; a layer's number is left out. Raises as `check_gguf`."""
+    check_gguf(file)
     tensors = import_built("gguf").GGUFReader(file).tensors
     return Counter((re.sub(r"^blk\.\d+\.|\.weight$", "", tensor.name), tensor.tensor_type.name) for tensor in tensors)
+
+
+def file_ends(llama_cpp, llama):
+    """The ids of the tokens that end a completion: `end_tokens` of the vocabulary and the template inside a GGUF file, and of what llama.cpp knows."""
+    vocabulary, template = llama._model.vocab, llama.metadata.get("tokenizer.chat_template")
+
+    class Tokenizer:
+        eos_token_id, pad_token_id = llama.token_eos(), llama_cpp.llama_vocab_pad(vocabulary)
+        all_special_ids = [token for token in range(llama.n_vocab()) if llama_cpp.llama_vocab_is_control(vocabulary, token)]
+
+        def apply_chat_template(self, messages, tokenize):
+            return prompt_of(template, messages, opened=False)
+
+        def __call__(self, text, add_special_tokens):
+            return {"input_ids": llama.tokenize(text.encode(), add_bos=add_special_tokens, special=True)}
+
+    known = [token for token in range(llama.n_vocab()) if llama_cpp.llama_vocab_is_eog(vocabulary, token)]
+    if not template:
+        return sorted({llama.token_eos(), *known})
+    return [token for token in end_tokens(Tokenizer(), SimpleNamespace(eos_token_id=known)) if token >= 0]  # -1: there is none
 
 
 class GGUFModel:
     """A GGUF file that llama.cpp runs, asked like the other models: `evaluate(GGUFModel(file, 1024), …)`.
 
     `context`: tokens of prompt and completion together. It answers greedily, one prompt after another. With `scores`
-    it keeps the logits of every token, context x vocabulary floats, for `log_probs`. Close it, or use it in a `with`.
+    it keeps the logits of every token, context x vocabulary floats, for `log_probs`. `ends`: the ids of the tokens that
+    end a completion. Close it, or use it in a `with`. FileNotFoundError or ValueError, one sentence, for a file that is no whole model.
     """
 
     def __init__(self, file, context, scores=False):
-        threads = share()
-        self.llama = import_built("llama_cpp").Llama(
-            str(file), n_ctx=context, n_threads=threads, n_threads_batch=threads, n_gpu_layers=-1, logits_all=scores, verbose=False)
+        check_gguf(file)
+        threads, llama_cpp = share(), import_built("llama_cpp")
+        try:
+            self.llama = llama_cpp.Llama(
+                str(file), n_ctx=context, n_threads=threads, n_threads_batch=threads, n_gpu_layers=-1, logits_all=scores, verbose=False)
+        except ValueError:  # of a file whose bytes are in order, and no model that llama.cpp knows
+            raise ValueError(f"llama.cpp takes no model from {file}: export it again, with this llama.cpp.") from None
+        self.ends = file_ends(llama_cpp, self.llama)
 
     def __enter__(self):
         return self
@@ -126,13 +155,13 @@ class GGUFModel:
         return [self._answer(self.tokenize(text), one.max_tokens) for text, one in zip(texts, params)]
 
     def _answer(self, prompt, max_tokens):
-        ids, end, reason = [], self.llama.token_eos(), "length"
+        ids, reason = [], "length"
         for token in self.llama.generate(prompt, temp=0.0):
             ids.append(token)
-            if token == end or len(ids) == max_tokens:
-                reason = "stop" if token == end else "length"
+            if token in self.ends or len(ids) == max_tokens:
+                reason = "stop" if token in self.ends else "length"
                 break
-        text = self.llama.detokenize([token for token in ids if token != end]).decode("utf-8", errors="replace")
+        text = self.llama.detokenize([token for token in ids if token not in self.ends]).decode("utf-8", errors="replace")
         return SimpleNamespace(outputs=[SimpleNamespace(text=text, token_ids=ids, finish_reason=reason)])
 
     def log_probs(self, prompt, ids):

@@ -6,14 +6,13 @@ Each fault is one sentence. Code that a model brings is never run, nor a pickle 
 import contextlib
 import json
 import math
-import signal
-import threading
 from pathlib import Path
 
 from jinja2 import TemplateError
 from transformers import AutoTokenizer
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from grpo_kit.machine.limits import at_most, no_more_memory
 from grpo_kit.machine.memory_here import cache_space
 from grpo_kit.machine.spare import available_memory
 from .identity import check_safetensors
@@ -21,6 +20,7 @@ from .identity import check_safetensors
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 RENDERING = 2  # seconds of the processor for one question, which takes a thousandth of one
+RENDERED = 10**9  # bytes for it
 EXAMPLE = [{"role": "user", "content": "1 + 1?"}]
 
 
@@ -81,31 +81,16 @@ def check_template(folder):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # of many kinds: of files that are missing, cut short, or another tokenizer's
         raise ValueError(f"The tokenizer in {folder} cannot be loaded ({type(error).__name__}): download tokenizer.json again.") from error
-    if not tokenizer.chat_template:
-        return  # a model that continues texts
+    if tokenizer.chat_template:  # without one it is a model that continues texts
+        check_prompt(lambda messages: tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True), folder)
+
+
+def check_prompt(render, where):
+    """ValueError unless `render`, by the chat template in `where`, turns a question into a prompt that holds it, at once and in little memory."""
     try:
-        with at_most(RENDERING):
-            prompt = tokenizer.apply_chat_template(EXAMPLE, tokenize=False, add_generation_prompt=True)
+        with at_most(RENDERING), no_more_memory(RENDERED):
+            prompt = render(EXAMPLE)
     except (TemplateError, TimeoutError, ArithmeticError, LookupError, MemoryError, RecursionError, TypeError, ValueError) as error:
-        raise ValueError(f"The chat template in {folder} gives no prompt ({type(error).__name__}): take the one of the model's author.") from None
+        raise ValueError(f"The chat template in {where} gives no prompt ({type(error).__name__}): take the one of the model's author.") from None
     if EXAMPLE[0]["content"] not in prompt:
-        raise ValueError(f"The chat template in {folder} leaves out the question: take the one of the model's author.")
-
-
-@contextlib.contextmanager
-def at_most(seconds):
-    """TimeoutError in the block when this process has computed for so long, however busy the machine; in the main thread, which alone has signals."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(*_):
-        raise TimeoutError
-
-    before = signal.signal(signal.SIGVTALRM, stop)
-    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        signal.signal(signal.SIGVTALRM, before)
+        raise ValueError(f"The chat template in {where} leaves out the question: take the one of the model's author.")

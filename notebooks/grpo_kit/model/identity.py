@@ -11,11 +11,15 @@ import json
 import re
 from pathlib import Path
 
+from grpo_kit.machine.limits import at_most
+
 KIT = "2026.11"  # of what is written here
 LIBRARIES = ["torch", "transformers", "peft", "trl", "unsloth"]
 SHAPE = ("model_type hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads head_dim vocab_size "
          "rms_norm_eps rope_parameters tie_word_embeddings").split()  # of a base's config: what its arithmetic depends on
+LONGEST_HEADER = 30 * 10**6  # bytes of a safetensors file's: of the largest models' 90,000 tensors it takes 12 million
 SAMPLED = 64  # of each matrix that are read for a fingerprint: a second or two for 3 billion parameters
+MATCHING = 5  # seconds for finding an adapter's targets in a model, by patterns that its config brings
 _tell = functools.cache(print)  # the same sentence once
 
 
@@ -26,6 +30,9 @@ def check_safetensors(file):
     if not Path(file).is_file():
         raise FileNotFoundError(f"{file} is missing: get it again.")
     try:
+        with open(file, "rb") as opened:
+            if int.from_bytes(opened.read(8), "little") > LONGEST_HEADER:
+                raise SafetensorError
         with safe_open(file, "pt") as tensors:
             return {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}
     except SafetensorError:
@@ -149,7 +156,7 @@ def check_adapter(adapter, base=None):
     shapes = check_safetensors(Path(adapter, "adapter_model.safetensors"))
     try:
         settings = json.loads(config.read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         settings = None
     if not isinstance(settings, dict) or settings.get("peft_type") != "LORA":
         raise ValueError(f"{config} is no config of a LoRA adapter: copy or save it again.")
@@ -182,8 +189,12 @@ def _wanted_shapes(settings, base, where):
         model = AutoModelForCausalLM.from_config(config)
         known = {key: value for key, value in settings.items() if key in LoraConfig.__dataclass_fields__}
         try:
-            model = PeftModel(model, LoraConfig(**known | {"auto_mapping": None}))
-        except (TypeError, ValueError) as error:  # a target that the model lacks, or a setting of another type
+            with at_most(MATCHING):
+                model = PeftModel(model, LoraConfig(**known | {"auto_mapping": None, "init_lora_weights": False}))
+        except TimeoutError:
+            raise ValueError(f"{where} names its targets by a pattern that never ends: take it from its author again.") from None
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError, re.error) as error:
+            # a target that the model lacks, or a setting of another type
             reason = " ".join(str(error).split())[:200]
             raise ValueError(f"{where} does not fit {base}: take the model it was made for ({reason}).") from None
         return {name: tuple(tensor.shape) for name, tensor in get_peft_model_state_dict(model, save_embedding_layers=False).items()}

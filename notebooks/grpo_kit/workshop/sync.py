@@ -32,7 +32,7 @@ AFTER = [
     ("grpo_kit.training.progress", "Watcher LiveTable show_some"),
     ("grpo_kit.training.resume", "HELD INCIDENTAL take_lock free_lock checkpoints ends_early whole_checkpoint training_settings Interrupted Resumable"),
     ("grpo_kit.model.whole", "locked whole put_in_place save_whole"),
-    ("grpo_kit.model.identity", "KIT LIBRARIES SHAPE SAMPLED check_safetensors plain_name base_folder fingerprint _fingerprint sign"),
+    ("grpo_kit.model.identity", "KIT LIBRARIES SHAPE LONGEST_HEADER SAMPLED check_safetensors plain_name base_folder fingerprint _fingerprint sign"),
     ("grpo_kit.plots.style", "GREY BLUE CHINESE_FONTS CHINESE STYLE readable"),
     ("grpo_kit.plots.training", "plot_training _draw_curve completions_table"),
 ]
