@@ -50,7 +50,7 @@ test: setup ## run the package's tests, then every notebook, on all cores
 		--nbval-cell-timeout=1200 --nbval-sanitize-with notebooks/tests/sanitize.cfg $(NOTEBOOKS)
 
 test-robust: setup ## bad input, interruption, networks and secrets tried in earnest, and what was said to each as a table
-	PYTHONPATH=notebooks $(PYTHON) -m grpo_kit.workshop.robust
+	PYTHONPATH=notebooks $(PYTHON) -m grpo_kit.workshop.robust $(ARGS)
 
 # Playwright stays out of .venv; the browser is Debian's chromium or any other on PATH.
 CHAPTERS := 00_quickstart.ipynb 02_load_model_4bit.ipynb

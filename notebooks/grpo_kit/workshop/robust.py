@@ -1,9 +1,12 @@
 """`make test-robust`: bad input, interruption, networks and secrets tried in earnest, as a table: case, what was said, seconds.
 
-Runs the tests that are marked robust, and the tables of cases whose quick part `make test` runs too. Meant for half an hour on two
-cores. Ends with a status that is not 0 if a case failed.
+    python -m grpo_kit.workshop.robust [pytest's arguments]        # make test-robust ARGS="-n0 notebooks/tests/test_network.py"
+
+Runs the tests that are marked robust, and the tables of cases whose quick part `make test` runs too, on all cores, or those that
+the arguments name. Interrupted, it prints what it has tried. Ends with a status that is not 0 if a case failed.
 """
 
+import contextlib
 import re
 import subprocess
 import sys
@@ -34,19 +37,21 @@ def table(report):
     return rows
 
 
-def main():
+def main(arguments=()):
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.xml")
-        command = [sys.executable, *"-m pytest --robust -q -p no:warnings -o junit_family=xunit1 -m".split(), " or ".join(MARKS)]
-        done = subprocess.run([*command, f"--junitxml={report}", *files()])
+        command = [sys.executable, *"-m pytest --robust -q -p no:warnings -o junit_family=xunit1 -n auto --dist loadscope -m".split(), " or ".join(MARKS)]
+        with subprocess.Popen([*command, f"--junitxml={report}", *(arguments or files())]) as tests:
+            with contextlib.suppress(KeyboardInterrupt):  # which the tests get too, and end
+                tests.wait()
         rows = table(report) if report.is_file() else []
     print(f"\n{'case':70} {'s':>6}  what was said")
     for name, said, seconds in rows:
         print(f"{name[:70]:70} {seconds:6.1f}  {said}")
     print(f"{len(rows)} cases in {(time.monotonic() - began) / 60:.0f} minutes")
-    return done.returncode
+    return tests.returncode
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
