@@ -3,6 +3,7 @@
 import json
 import math
 from itertools import combinations
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -439,3 +440,45 @@ def test_more_completions_than_were_sampled_are_refused(k):
 def test_a_vote_needs_a_gold_for_each_question():
     with pytest.raises(ValueError):
         majority_vote([[1], [2]], [1], 1)
+
+
+# --- to the letter ------------------------------------------------------------------------------------------------------
+
+SENTENCES = {
+    "A share needs at least one row, each of them True or False: look for gaps in the rows.": lambda: as_bools([]),
+    "Pairs need one answer a question, before and after: these are (1,) and (3,).": lambda: paired_test([1], [0, 0, 0]),
+    "1 training has no spread: an interval over seeds needs at least two.": lambda: over_seeds([8.0]),
+    "A training without a result has no place in the mean of [1.0, nan]: leave it out, and say so.": lambda: over_seeds([1.0, math.nan]),
+    "Not the same questions: evaluate both on one dataset, with one tokenizer.": lambda: compare(evaluation([1]), evaluation([1, 0])),
+    "pass@3 needs a k from 1 to 2, the number of completions to each question.": lambda: pass_at_k([[1, 0]], 3),
+    "A vote needs at least one question and one draw, and a gold for each question.": lambda: majority_vote([[1], [2]], [1, None], 1),
+    "A vote of 3 needs a k from 1 to 2, the number of completions to each question.": lambda: majority_vote([[1, 2]], [1], 3),
+}
+
+
+@pytest.mark.parametrize("sentence", SENTENCES)
+def test_what_is_refused_is_told_in_these_words(sentence):
+    with pytest.raises(ValueError) as raised:
+        SENTENCES[sentence]()
+    assert str(raised.value) == sentence
+
+
+def test_two_trainings_have_an_interval():
+    assert over_seeds([1.0, 3.0]) == (2.0, pytest.approx(12.7062, abs=1e-4))  # t for 97.5 % at one degree of freedom
+
+
+def test_a_vote_takes_50_draws_from_seed_3407():
+    answers, golds = [[1, 2, 3, 1, 2, 3]] * 40, [1] * 40
+    assert majority_vote(answers, golds, 4).tolist() == majority_vote(answers, golds, 4, draws=50, seed=3407).tolist()
+    assert all(majority_vote(answers, golds, 4).tolist() != majority_vote(answers, golds, 4, **other).tolist() for other in ({"seed": 3406}, {"seed": 3408}))
+    assert majority_vote(answers, golds, 4, draws=1).max() == 1  # one draw is enough
+
+
+def test_a_saved_evaluation_is_readable_and_lies_where_it_is_told(tmp_path, monkeypatch):
+    temporary, replace = [], Path.replace
+    monkeypatch.setattr(Path, "replace", lambda self, target: (temporary.append(self.name), replace(self, target)))
+    result = Evaluation(run([GOOD]).rows.assign(text="七十二"))
+    result.save(tmp_path / "a/b/before.json")
+    assert (tmp_path / "a/b/before.json").read_bytes().decode().startswith('{\n "questions": 1,\n "summary": {\n  "layout": {')
+    assert '"text": "七十二"' in (tmp_path / "a/b/before.json").read_bytes().decode()
+    assert temporary == ["before.json.tmp"] and [file.name for file in (tmp_path / "a/b").iterdir()] == ["before.json"]

@@ -67,6 +67,8 @@ HOSTILE = {  # what the file holds, and words
     "a template that never ends": (made(template=LOOP), f"{NO_PROMPT}TimeoutError)"), "a template that reads a file": (made(template="{% include '/etc/passwd' %}" + SAYS), NO_PROMPT),
     "a template that runs Python": (made(template="{{ ''.__class__.__mro__[1].__subclasses__() }}" + SAYS), f"{NO_PROMPT}SecurityError)"),
     "a template that fills the memory": (made(template="{{ 'x' * 9999999999 }}" + SAYS), f"{NO_PROMPT}MemoryError)"),
+    "a template that is a number": (made(template="", keys=[key("tokenizer.chat_template", 4, struct.pack("<I", 7))]), NO_PROMPT),
+    "a template that is a list": (made(template="", keys=[key("tokenizer.chat_template", 9, array(8, [text("a")]))]), NO_PROMPT),
     "a template of Go's": (made(template="{{ if .System }}{{ end }}"), NO_PROMPT), "a template without the question": (made(template="Hello."), "leaves out the question"),
 }
 

@@ -8,7 +8,6 @@ import json
 import math
 from pathlib import Path
 
-from jinja2 import TemplateError
 from transformers import AutoTokenizer
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
@@ -90,7 +89,7 @@ def check_prompt(render, where):
     try:
         with at_most(RENDERING), no_more_memory(RENDERED):
             prompt = render(EXAMPLE)
-    except (TemplateError, TimeoutError, ArithmeticError, LookupError, MemoryError, RecursionError, TypeError, ValueError) as error:
+    except Exception as error:  # of any kind: a template is a program
         raise ValueError(f"The chat template in {where} gives no prompt ({type(error).__name__}): take the one of the model's author.") from None
     if EXAMPLE[0]["content"] not in prompt:
         raise ValueError(f"The chat template in {where} leaves out the question: take the one of the model's author.")
