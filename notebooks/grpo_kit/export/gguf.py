@@ -92,8 +92,7 @@ def save_gguf(model, tokenizer, folder, methods):
 
 
 def tensor_types(file):
-    """Counter of (kind of tensor, type) in a GGUF file: {("attn_q", "Q4_K"): 36, …}; a layer's number is left out. Raises as `check_gguf`."""
-    check_gguf(file)
+    """Counter of (kind of tensor, type) in a GGUF file: {("attn_q", "Q4_K"): 36, …}; a layer's number is left out."""
     tensors = import_built("gguf").GGUFReader(file).tensors
     return Counter((re.sub(r"^blk\.\d+\.|\.weight$", "", tensor.name), tensor.tensor_type.name) for tensor in tensors)
 
