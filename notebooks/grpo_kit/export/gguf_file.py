@@ -17,7 +17,7 @@ from grpo_kit.model.folder import check_prompt
 FORMATS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}  # of the keys' values
 STRING, ARRAY = 8, 9
 # Of the tensors' types: numbers in a block, and its bytes. Others, llama.cpp's newest, are left to it.
-BLOCKS = {0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34), 10: (256, 84), 11: (256, 110), 12: (256, 144),
+TENSOR_BLOCKS = {0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34), 10: (256, 84), 11: (256, 110), 12: (256, 144),
           13: (256, 176), 14: (256, 210), 24: (1, 1), 25: (1, 2), 26: (1, 4), 27: (1, 8), 28: (1, 8), 30: (1, 2)}
 NAME = re.compile("[A-Za-z0-9_.-]{1,63}")  # of a tensor: no path, and no longer than llama.cpp takes
 
@@ -95,7 +95,7 @@ def check_gguf(file):
         with open(file, "rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as held:
             values, tensors, begin = read_header(held)
             for shape, kind, offset in tensors.values():
-                block, size = BLOCKS.get(kind, (1, 0))
+                block, size = TENSOR_BLOCKS.get(kind, (1, 0))
                 if math.prod(shape) % block or begin + offset + math.prod(shape) // block * size > len(held):
                     raise Damaged
     except (ValueError, KeyError):  # Damaged, a text that is no UTF-8, an unknown kind of value, a file of no bytes
