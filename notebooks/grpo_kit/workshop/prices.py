@@ -1,0 +1,125 @@
+"""What do the prices of rewards teach? Chapter 10's training from five seeds for each of its two price lists. `make prices`
+
+Nothing is written twice: the notebook's cells tagged "prices" are run here as they stand, up to `train` and `record`. A
+finished training is a file of notebooks/outputs/prices/, written whole, and not run again while those cells and the model
+stay the same. Killed, it goes on when it is called again; called twice at once, each takes what the other has not begun.
+When the last training is there, notebooks/results/prices.json is written whole.
+"""
+
+import argparse
+import ast
+import datetime
+import hashlib
+import importlib.metadata as metadata
+import json
+import os
+import time
+
+import numpy as np
+
+from . import bench
+from .controls import NOTEBOOKS, fingerprint
+from .gpu_check import write
+from .step_cost import ROOT, SEED
+
+CHAPTER = NOTEBOOKS / "10_grpo_without_vllm.ipynb"
+FOLDER, RESULTS = NOTEBOOKS / "outputs/prices", NOTEBOOKS / "results/prices.json"
+LISTS, SEEDS = ["known", "turned"], 5
+PACKAGES = ["torch", "transformers", "peft", "trl"]
+
+
+def tagged(notebook):
+    """The sources of the cells with the tag "prices", in order. ValueError where there is none."""
+    cells = json.loads(notebook.read_text("utf-8"))["cells"]
+    sources = ["".join(cell["source"]) for cell in cells if "prices" in cell["metadata"].get("tags", [])]
+    if not sources:
+        raise ValueError(f"No cell of {notebook.name} has the tag prices: give it to those that a training needs.")
+    return sources
+
+
+def code_hash(sources):
+    """The first digits of a hash of what the cells compute: comments, docstrings and the way they are set do not change it."""
+    dumps = []
+    for source in sources:
+        tree = ast.parse(source)
+        for node in ast.walk(tree):
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(node):
+                del node.body[0]
+        dumps.append(ast.dump(tree))
+    return hashlib.sha256("\n".join(dumps).encode()).hexdigest()[:12]
+
+
+def run_cells(sources):
+    """Runs the cells: the names that they define."""
+    names = {}
+    for source in sources:
+        exec(compile(source, CHAPTER.name, "exec"), names)
+    return names
+
+
+def finished(file, kind):
+    """The training in `file` as a dict, or None where it is not there or of another kind: other cells, another model."""
+    run = json.loads(file.read_text("utf-8")) if file.exists() else {}
+    return run if run and kind.items() <= run.items() else None
+
+
+def train_left(jobs, folder, kind, one):
+    """Trains each (price, seed) of `jobs` that is neither finished in `folder` nor in training elsewhere; `one(price, seed)` gives its dict."""
+    from grpo_kit.training.resume import free_lock, take_lock
+
+    for price, seed in jobs:
+        file = folder / f"{price}_{seed}.json"
+        if finished(file, kind):
+            continue
+        try:
+            take_lock(folder / file.stem)
+        except RuntimeError:
+            print(f"{price} {seed} is in training elsewhere", flush=True)
+            continue
+        try:
+            if not finished(file, kind):  # another process may have finished it meanwhile
+                began = time.perf_counter()
+                run = one(price, seed)
+                write(file, kind | run | {"seconds": round(time.perf_counter() - began)})
+                print(f"{price} {seed}: {run['after']}", flush=True)
+        finally:
+            free_lock(folder / file.stem)
+
+
+def table(runs):
+    """Means over the seeds, and each pair's difference, turned minus known, as text."""
+    lines = []
+    for figure in runs[0]["after"]:
+        known, turned = (np.array([run["after"][figure] for run in runs if run["price"] == price]) for price in LISTS)
+        each = " ".join(f"{difference:+6.1f}" for difference in turned - known)
+        lines.append(f"{figure:18} known {known.mean():5.1f} %   turned {turned.mean():5.1f} %   differences {each}")
+    return "\n".join(lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="python -m grpo_kit.workshop.prices", description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=SEEDS, help=f"how many for each price list, from {SEED} upwards (default {SEEDS}); "
+                        "with fewer nothing is written to results")
+    options = parser.parse_args()
+    os.chdir(NOTEBOOKS)  # the profile names its folders from there
+    sources = tagged(CHAPTER)
+    names = run_cells(sources)
+    kind = {"code": code_hash(sources), "model": fingerprint(names["profile"].model)}
+    jobs = [(price, SEED + number) for number in range(options.seeds) for price in LISTS]
+    train_left(jobs, FOLDER, kind, lambda price, seed: names["record"](price, seed, names["train"](price, seed, report_to="none")))
+    runs = [finished(FOLDER / f"{price}_{seed}.json", kind) for price, seed in sorted(jobs)]
+    if None in runs:
+        return print(f"{runs.count(None)} trainings are left, in other processes or none: the same command goes on.")
+    print(f"\n{table(runs)}")
+    if options.seeds != SEEDS:
+        return None
+    machine = names["torch"].cuda.get_device_name() if names["torch"].cuda.is_available() else bench.machine()
+    write(RESULTS, {"machine": machine, "threads": names["torch"].get_num_threads(), "date": datetime.date.today().isoformat(),
+                    "command": "python -m grpo_kit.workshop.prices", "versions": {name: metadata.version(name) for name in PACKAGES},
+                    "profile": names["profile"].name, "seeds": sorted({seed for _, seed in jobs}), **kind, "prices": names["PRICES"],
+                    "questions": len(names["test"]), "runs": [{name: run[name] for name in run if name not in kind} for run in runs]})
+    print(f"\nsaved as {RESULTS.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()

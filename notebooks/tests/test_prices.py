@@ -1,0 +1,120 @@
+"""`make prices` without a training: which cells it runs, what it keeps and skips; and the cell that stands in for TRL's kernel."""
+
+import json
+import re
+
+import pytest
+
+from grpo_kit.workshop import prices
+
+SOURCES = prices.tagged(prices.CHAPTER)
+KIND = {"code": "ab12", "model": "cd34"}
+JOBS = [("known", 1), ("turned", 1), ("known", 2)]
+
+
+def run(price, seed, layout=50.0):
+    return {"price": price, "seed": seed, "after": {"layout, sampled": layout + seed}}
+
+
+def test_the_training_is_written_once_in_the_chapter():
+    code = "\n".join(SOURCES)
+    assert len(SOURCES) == 11 and len(re.findall(r"^def (train|record|measure|shares|make_rows|new_training_args)\(", code, re.M)) == 6
+    module = (prices.NOTEBOOKS / "grpo_kit/workshop/prices.py").read_text("utf-8")
+    assert "GRPO" + "Config" not in module and "reward_funcs" not in module
+    assert "import unsloth" not in code and "grpo_kit.model" not in code and "FastLanguageModel" not in code
+
+
+def test_a_notebook_without_such_cells_is_refused(tmp_path):
+    (tmp_path / "n.ipynb").write_text(json.dumps({"cells": [{"source": ["1"], "metadata": {"tags": ["other"]}}]}))
+    with pytest.raises(ValueError, match="No cell of n.ipynb has the tag prices"):
+        prices.tagged(tmp_path / "n.ipynb")
+
+
+def test_the_hash_sees_what_is_computed_and_nothing_else():
+    code = 'def f(x):\n    """What it does."""\n    return x + 1'
+    assert prices.code_hash([code]) == prices.code_hash(['def f(x):\n    """Other words."""\n    return (x +\n            1)  # why'])
+    assert prices.code_hash([code]) != prices.code_hash([code.replace("1", "2")])
+
+
+def test_every_training_runs_once_and_a_killed_or_changed_one_again(tmp_path):
+    asked = []
+
+    def one(price, seed):
+        asked.append((price, seed))
+        return run(price, seed)
+
+    prices.train_left(JOBS, tmp_path, KIND, one)
+    prices.train_left(JOBS, tmp_path, KIND, one)
+    assert asked == JOBS and sorted(file.name for file in tmp_path.glob("*.json*")) == ["known_1.json", "known_2.json", "turned_1.json"]
+    (tmp_path / "turned_1.json").unlink()  # killed before it was written
+    prices.train_left(JOBS, tmp_path, KIND, one)
+    assert asked == [*JOBS, ("turned", 1)]
+    assert prices.finished(tmp_path / "known_1.json", KIND)["after"] == {"layout, sampled": 51.0}
+    assert prices.finished(tmp_path / "known_1.json", KIND | {"code": "other"}) is None
+    prices.train_left(JOBS[:1], tmp_path, KIND | {"model": "other"}, one)
+    assert asked[-1] == ("known", 1) and len(asked) == 5
+
+
+def test_a_failure_leaves_no_file_and_what_was_finished_before_it(tmp_path):
+    def one(price, seed):
+        if price == "turned":
+            raise RuntimeError("out of memory")
+        return run(price, seed)
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        prices.train_left(JOBS, tmp_path, KIND, one)
+    assert [file.name for file in tmp_path.glob("*.json*")] == ["known_1.json"]
+    prices.train_left(JOBS, tmp_path, KIND, run)  # the lock was given back
+    assert len(list(tmp_path.glob("*.json"))) == 3
+
+
+def test_one_in_training_elsewhere_is_left_to_it(tmp_path, monkeypatch, capsys):
+    from grpo_kit.training import resume
+
+    def taken(folder):
+        if folder.name == "turned_1":
+            raise RuntimeError("Another process is training there")
+
+    monkeypatch.setattr(resume, "take_lock", taken)
+    monkeypatch.setattr(resume, "free_lock", lambda folder: None)
+    prices.train_left(JOBS, tmp_path, KIND, run)
+    assert "turned 1 is in training elsewhere" in capsys.readouterr().out and not (tmp_path / "turned_1.json").exists()
+    assert (tmp_path / "known_2.json").exists()
+
+
+def test_the_table_pairs_by_seed():
+    text = prices.table([run("known", 1, 10), run("known", 2, 10), run("turned", 1, 30), run("turned", 2, 40)])
+    assert text.split() == "layout, sampled known 11.5 % turned 36.5 % differences +20.0 +30.0".split()
+
+
+def test_the_stored_result_is_whole_and_comes_from_these_cells():
+    stored = json.loads(prices.RESULTS.read_text("utf-8"))
+    assert stored["code"] == prices.code_hash(SOURCES), "the chapter's cells have changed since: run `make prices`"
+    assert len(stored["seeds"]) == prices.SEEDS
+    assert [(one["price"], one["seed"]) for one in stored["runs"]] == [(price, seed) for price in prices.LISTS for seed in stored["seeds"]]
+    assert {len(curve) for one in stored["runs"] for curve in one["curves"].values()} == {25}
+    assert {"machine", "date", "command", "versions", "model", "questions"} <= stored.keys()
+
+
+def test_the_stand_in_for_the_kernel_gives_log_probabilities_and_their_gradients():
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    definition = re.search(r"^class PlainLogProbs.*?(?=^if )", "\n".join(SOURCES), re.S | re.M)[0]
+    names = {"torch": torch}
+    exec(definition, names)
+    torch.manual_seed(0)
+    hidden, weight, bias = (torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in ((7, 5), (11, 5), (11,)))
+    targets, scale = torch.randint(11, (7,)), 1.5
+    got, entropy, *rest = names["PlainLogProbs"].apply(hidden, weight, bias, targets, 0.7, 4, None, scale, ("log_probs", "entropy"))
+    wanted = -cross_entropy(scale * (hidden @ weight.T + bias) / 0.7, targets, reduction="none")
+    torch.testing.assert_close(got, wanted.float(), rtol=1e-5, atol=1e-5)
+    push = torch.randn(7)
+    pairs = zip(*(torch.autograd.grad(one.float() @ push, (hidden, weight, bias)) for one in (got, wanted)))
+    assert all(torch.allclose(one, other, rtol=1e-4, atol=1e-5) for one, other in pairs)
+    logits = scale * (hidden @ weight.T + bias) / 0.7
+    torch.testing.assert_close(entropy, torch.distributions.Categorical(logits=logits).entropy().float(), rtol=1e-5, atol=1e-5)
+    assert rest == [None] * 3
+    for asked in ({"softcap": 30.0}, {"outputs": ("log_probs", "is_top1")}):
+        with pytest.raises(NotImplementedError, match="add here what you need"):
+            names["PlainLogProbs"].apply(hidden, weight, bias, targets, 0.7, 4, **asked)
