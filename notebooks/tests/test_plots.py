@@ -322,3 +322,56 @@ def test_a_text_that_no_font_can_draw_asks_for_one(monkeypatch, title):
             plot_bars(values, text, "x")
     monkeypatch.setattr(style, "CHINESE", ["a font that has it"])
     assert plot_bars({"a": 1.0}, title, "x").axes[0].get_title(loc="left") == title
+
+
+SOLVED = "<reasoning>\n3 + 4 = 7 pens\n7 * 2 = 15 pens\n</reasoning>\n<answer>\n15\n</answer>"
+
+
+def test_the_film_strip_colours_tags_and_equations_and_marks_what_held():
+    from grpo_kit.plots.moments import inks
+
+    colours = inks(SOLVED)
+    assert {colours[SOLVED.index(part)] for part in plots.moments.TAGS} == {BLUE}
+    assert colours[SOLVED.index("3 + 4")] == style.GREEN and colours[SOLVED.index("7 * 2")] == style.ORANGE and colours[SOLVED.index("pens")] == "#222222"
+    marks = {"layout": True, "steps": True, "right": False}
+    [axis] = plots.film_strip([("step 0", "12", dict.fromkeys(marks, False)), ("step 10", SOLVED, marks)], "How many pens?").axes
+    assert [line.get_fillstyle() for line in axis.lines] == ["none"] * 3 + ["full", "full", "none"]
+    assert {"step 0", "step 10", "layout", "steps", "right"} <= {text.get_text() for text in axis.texts}
+    assert axis.get_title(loc="left") == "How many pens?"
+
+
+def test_a_long_completion_is_cut_at_two_lines_and_says_so():
+    from grpo_kit.plots.moments import STRIP_WIDTH as WIDTH, lines_of
+
+    text = "many words and " * 40
+    lines = lines_of(text)
+    assert len(lines) == 2 and lines[0][0] == 0 and lines[0][1] == lines[1][0] and all(end - start <= WIDTH for start, end in lines)
+    assert lines_of("x" * 300) == [(0, WIDTH), (WIDTH, 2 * WIDTH)] and lines_of("42") == [(0, 2)] and lines_of("") == []
+    figure = plots.film_strip([("step 0", text, dict(layout=False, steps=False, right=False))], "?")
+    assert sum(drawn.get_text().endswith("…") for drawn in figure.axes[0].texts) == 1
+
+
+def rising(middle):
+    from grpo_kit.training.change_point import find_rise
+
+    moments = np.arange(0, 50, 2)
+    curve = pd.Series((moments > middle) * 0.8 + 0.01 * (moments % 3), index=moments)
+    return curve, find_rise(curve.index, curve, draws=20)
+
+
+def test_rises_are_drawn_where_they_were_found_and_a_curve_without_one_as_dots():
+    curve, rise = rising(20)
+    figure = plots.plot_rises({"sampled": {"steps": (curve, rise)}, "greedy": {"steps": (curve, None)}})
+    found, none = figure.axes
+    assert titles(figure) == ["sampled", "greedy"]
+    assert found.lines[-1].get_xdata()[0] == rise.step and list(found.lines[2].get_xdata()) == [rise.low, rise.high]
+    assert len(none.lines) == 1 and none.lines[0].get_ydata().max() == pytest.approx(100 * curve.max())
+
+
+def test_a_lag_whose_interval_holds_zero_is_hollow():
+    panels = {"full, greedy": {"3407": (2.0, 1.0, 3.0), "mean": (0.5, -1.0, 2.0)}}
+    for blind, first in [(0.0, style.ORANGE), (0.5, style.ORANGE), (1.0, "white")]:
+        [axis] = plots.plot_lags(panels, "steps later", blind).axes
+        marks = [line for line in axis.lines if line.get_marker() in ("o", "D")]
+        assert [mark.get_markerfacecolor() for mark in marks] == [first, "white"]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["3407", "mean"]

@@ -13,7 +13,7 @@ class Rise:
     """A rise in a curve: `step` is its middle, between `low` and `high` with 95 % confidence.
 
     `fitted` has the curve's shape: the level before, the level after, and a logistic slope between them.
-    `explained` is the share of the curve's variance that it accounts for, in [0, 1].
+    `explained` is the share of the curve's variance that it accounts for, in [0, 1]. `middles` are the bootstrap's, shape (draws,).
     """
 
     step: float
@@ -21,6 +21,7 @@ class Rise:
     high: float
     fitted: np.ndarray
     explained: float
+    middles: np.ndarray
 
 
 def find_rise(steps, values, draws=1000, seed=3407):
@@ -32,8 +33,7 @@ def find_rise(steps, values, draws=1000, seed=3407):
     steps, values = np.asarray(steps, float), np.asarray(values, float)
     if len(values) < 8 or values.std() == 0:
         raise ValueError(f"{len(values)} values with a spread of {values.std():g} show no rise: log at least 8 that differ.")
-    middles = np.arange(steps[0], steps[-1] + 0.25, 0.25)
-    grid = [(middle, width) for width in WIDTHS for middle in middles]
+    grid = [(middle, width) for width in WIDTHS for middle in np.arange(steps[0], steps[-1] + 0.25, 0.25)]
     shapes = np.array([expit((steps - middle) / width) for middle, width in grid])  # (grid, n), each from 0 to 1
     centred = shapes - shapes.mean(axis=1, keepdims=True)
     length = np.linalg.norm(centred, axis=1)
@@ -45,6 +45,18 @@ def find_rise(steps, values, draws=1000, seed=3407):
     height = (values @ centred[chosen]) / length[chosen] ** 2
     fitted = values.mean() + height * centred[chosen]
     signs = np.random.default_rng(seed).choice([-1, 1], (draws, len(values)))
-    moments = np.array(grid)[best(fitted + signs * (values - fitted)), 0]
+    middles = np.array(grid)[best(fitted + signs * (values - fitted)), 0]
     explained = 1 - ((values - fitted) ** 2).sum() / ((values - values.mean()) ** 2).sum()
-    return Rise(grid[chosen][0], *np.quantile(moments, [0.025, 0.975]), fitted, float(max(0.0, explained)))
+    return Rise(grid[chosen][0], *np.quantile(middles, [0.025, 0.975]), fitted, float(max(0.0, explained)), middles)
+
+
+def lag(first, second):
+    """How many steps the rise `second` comes after `first`: (difference, low, high), with 95 % confidence.
+
+    Both from the same moments of one training, found with the same `draws` and `seed`: then each draw gave the noise of a moment
+    the same sign in both curves, so what shook both at once drops out of the difference. ValueError where the draws differ in number.
+    """
+    if len(first.middles) != len(second.middles):
+        raise ValueError(f"{len(first.middles)} draws against {len(second.middles)}: find both rises with the same draws and seed.")
+    low, high = np.quantile(second.middles - first.middles, [0.025, 0.975])
+    return second.step - first.step, low, high

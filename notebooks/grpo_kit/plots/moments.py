@@ -1,0 +1,120 @@
+"""The pictures of chapter 11: what a model wrote while it learned, when its curves rose, and which rose first."""
+
+import re
+import textwrap
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from grpo_kit.rewards.answers import TAGS
+from grpo_kit.rewards.steps import EQUATION, is_true
+from .style import BLUE, GREEN, GREY, ORANGE, STYLE, readable
+
+STRIP_INK = "#222222"
+EVENT_COLORS = {"layout": BLUE, "steps": GREEN, "right": ORANGE}
+STRIP_WIDTH = 84  # signs in a line of the film strip
+
+
+def inks(text):
+    """The colour of each sign of a completion: tags blue, true equations green, false ones orange."""
+    colors = [STRIP_INK] * len(text)
+    for found in re.finditer("|".join(TAGS), text):
+        colors[found.start() : found.end()] = [BLUE] * len(found[0])
+    for found in EQUATION.finditer(text):
+        colors[found.start() : found.end()] = [GREEN if is_true(found) else ORANGE] * len(found[0])
+    return colors
+
+
+def lines_of(text, width=STRIP_WIDTH, most=2):
+    """[(start, end)] of a completion's lines in the strip, broken at its own line ends or blanks; what passes `most` lines is left out."""
+    found, start = [], 0
+    while start < len(text) and len(found) < most:
+        end = start + width
+        if end < len(text):
+            end = max(text.rfind("\n", start, end), text.rfind(" ", start, end)) + 1 or end
+            end = end if end > start else start + width
+        found.append((start, min(end, len(text))))
+        start = end
+    return found
+
+
+@readable
+def film_strip(frames, title):
+    """What a model wrote to one question at several moments, a row each: a Figure.
+
+    `frames`: [(label, text, {"layout": bool, "steps": bool, "right": bool})]. Tags are blue, true equations green, false ones
+    orange; ⏎ is a line's end; a filled dot means yes.
+    """
+    rows = [(label, text, marks, lines_of(text)) for label, text, marks in frames]
+    heights = np.cumsum([0] + [0.42 * len(lines) + 0.35 for *_, lines in rows])
+    with plt.rc_context(STYLE):
+        figure, axis = plt.subplots(figsize=(9, 0.55 * heights[-1] + 0.9))
+        for top, (label, text, marks, lines) in zip(heights, rows):
+            axis.text(-1.5, top, label, ha="right", va="center", fontsize=9, color=GREY)
+            colors = inks(text)
+            for line, (start, end) in enumerate(lines):
+                cut = line == len(lines) - 1 and end < len(text)
+                signs = text[start:end].replace("\n", "⏎")
+                for color in dict.fromkeys(colors[start:end]):  # each colour once, with blanks where another stands
+                    inked = "".join(sign if ink == color else " " for sign, ink in zip(signs, colors[start:end]))
+                    axis.text(0, top + 0.42 * line, inked + ("…" if cut and color == colors[end - 1] else ""), family="monospace", fontsize=8.6,
+                              color=color, va="center", parse_math=False)
+            for place, (name, color) in enumerate(EVENT_COLORS.items()):
+                axis.plot(STRIP_WIDTH + 4 + 4 * place, top, "o", color=color, fillstyle="full" if marks[name] else "none")
+        for place, (name, color) in enumerate(EVENT_COLORS.items()):
+            axis.text(STRIP_WIDTH + 3.4 + 4 * place, -0.45, name, rotation=60, fontsize=9, va="bottom", color=color)
+        axis.set(xlim=(-10, STRIP_WIDTH + 16), ylim=(heights[-1], -1.2))
+        axis.set_title("\n".join(textwrap.wrap(title, 105, replace_whitespace=False)), fontsize=10)
+        axis.axis("off")
+    plt.close(figure)
+    return figure
+
+
+@readable
+def plot_rises(panels):
+    """Shares over the moments of a training, with the fitted rises, a panel for each way of asking: a Figure.
+
+    `panels`: {title: {measure: (Series of shares in [0, 1] indexed by step, its `Rise` or None)}}. The circle is the rise's middle
+    and the bar under it the 95 % interval.
+    """
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(1, len(panels), figsize=(4.8 * len(panels), 3.4), sharey=True, squeeze=False)
+        for axis, (title, curves) in zip(axes[0], panels.items()):
+            for place, (name, (curve, rise)) in enumerate(curves.items()):
+                axis.plot(curve.index, 100 * curve, ".", color=EVENT_COLORS[name], alpha=0.45, markersize=5)
+                if rise is not None:
+                    axis.plot(curve.index, 100 * rise.fitted, color=EVENT_COLORS[name], linewidth=1.8)
+                    axis.plot([rise.low, rise.high], [-6 - 6 * place] * 2, color=EVENT_COLORS[name], linewidth=3, solid_capstyle="butt")
+                    axis.plot(rise.step, 100 * np.interp(rise.step, curve.index, rise.fitted), "o", color="white", markeredgecolor=EVENT_COLORS[name], markeredgewidth=2)
+            axis.set(title=title, xlabel="training step", ylim=(-24, 104), yticks=range(0, 101, 20))
+        for place, (name, color) in enumerate(EVENT_COLORS.items()):
+            axes[0][0].text(0.03, 0.95 - 0.09 * place, name, color=color, weight="bold", transform=axes[0][0].transAxes, va="top")
+        axes[0][0].set_ylabel("% of the watched questions")
+    plt.close(figure)
+    return figure
+
+
+@readable
+def plot_lags(panels, xlabel, blind=0.0):
+    """How much later one rise comes than another, a row for each training, a panel for each kind: a Figure.
+
+    `panels`: {title: {row: (difference, low, high)}}. Up to `blind` steps, a grey band, the moments lie too far apart to tell; a row
+    whose interval touches it tells no order, and is drawn hollow and grey. The row "mean" is drawn larger.
+    """
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(1, len(panels), figsize=(2.6 * len(panels) + 0.6, 3.1), sharey=True, sharex=True, squeeze=False)
+        rows = list(dict.fromkeys(row for lags in panels.values() for row in lags))
+        for axis, (title, lags) in zip(axes[0], panels.items()):
+            axis.axvspan(-blind, blind, color="#e8e8e8", linewidth=0)
+            axis.axvline(0, color="black", linewidth=1)
+            for row, (later, low, high) in lags.items():
+                told, size = low > blind or high < -blind, 9 if row == "mean" else 6
+                axis.plot([low, high], [rows.index(row)] * 2, color=ORANGE if told else GREY, linewidth=2.5)
+                axis.plot(later, rows.index(row), "D" if row == "mean" else "o", markersize=size, color=ORANGE if told else GREY,
+                          markerfacecolor=ORANGE if told else "white", markeredgewidth=1.8)
+            axis.set(title=title, ylim=(len(rows) - 0.5, -0.5))
+            axis.set_yticks(range(len(rows)), rows)
+            axis.grid(axis="y", visible=False)
+        figure.supxlabel(xlabel, fontsize=11)
+    plt.close(figure)
+    return figure

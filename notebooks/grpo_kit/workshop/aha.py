@@ -1,0 +1,104 @@
+"""When does a model begin to think first, and when is it right? The trainings that chapter 11 compares: `python -m grpo_kit.workshop.aha`.
+
+Five trainings of all parameters and three of an adapter. What is trained, asked and measured is written once, in the chapter:
+the cells of the notebook with the tag "training" are run here, in their order, and then its `train` and `measured`. On the
+way each training asks its policy the same questions every few steps, sampled and greedily; at the end every question of the
+test set.
+
+It may be killed at any moment: a training goes on from its checkpoint, a finished one is a line of
+notebooks/outputs/11_aha_full_finetune/trainings.jsonl. At the end notebooks/results/aha.json is written whole.
+"""
+
+import argparse
+import datetime
+import importlib.metadata as metadata
+import json
+import os
+from pathlib import Path
+
+from . import bench
+from .controls import NOTEBOOKS, fingerprint
+from .gpu_check import write
+from .step_cost import ROOT, SEED
+
+NOTEBOOK, TAG = NOTEBOOKS / "11_aha_full_finetune.ipynb", "training"
+LINES, RESULTS = NOTEBOOKS / "outputs/11_aha_full_finetune/trainings.jsonl", NOTEBOOKS / "results/aha.json"
+SEEDS = {"none": 1, "full": 5, "lora": 2}  # trainings, from SEED upwards; "none" is the untrained model
+
+
+def training_cells(notebook=NOTEBOOK):
+    """[(number, source)] of the notebook's cells with the tag "training". ValueError where there is none."""
+    cells = json.loads(Path(notebook).read_text("utf-8"))["cells"]
+    tagged = [(number, "".join(cell["source"])) for number, cell in enumerate(cells) if TAG in cell["metadata"].get("tags", [])]
+    if not tagged:
+        raise ValueError(f"No cell of {Path(notebook).name} has the tag {TAG!r}: give it to the cells that define `train` and `measured`.")
+    return tagged
+
+
+def run_cells(notebook=NOTEBOOK):
+    """{name: value} of what the notebook's training cells define, after they were run in order; a traceback names the cell."""
+    names = {"__name__": "chapter_11"}
+    for number, source in training_cells(notebook):
+        exec(compile(source, f"{Path(notebook).name}, cell {number}", "exec"), names)
+    return names
+
+
+def asked(names, runs):
+    """What is kept of a model's answers, {way: Evaluation}: shares in %, the mean length in tokens, and who was right, a digit a question."""
+    kept = {}
+    for way, run in runs.items():
+        shares = {measure: round(100 * float(run.rows[measure].mean()), 2) for measure in ("layout", "strict", "lenient")}
+        shares["steps"] = round(100 * sum(names["steps_first"](list(run.rows["text"]))) / len(run.rows), 2)
+        kept[way] = shares | {"tokens": round(float(run.rows["length"].mean()), 2), "right": "".join("01"[right] for right in run.rows["lenient"])}
+    return kept
+
+
+def record(names, method, seed):
+    """Trains and asks, where that was not done: what is kept of one training, a dict for JSON; of the base ("none") its answers and losses."""
+    from grpo_kit.training.resume import read_log
+
+    if method == "none":  # the cells have loaded it
+        base = names["model"].eval(), names["tokenizer"]
+        losses = {name: round(names["nats"](*base, pairs), 4) for name, pairs in names["KEPT"].items()}
+        return {"after": asked(names, {way: names["ask"](*base, names["test"], way) for way in names["WAYS"]}), "losses": losses}
+    folder = names["train"](method, seed)
+    runs, losses = names["measured"](folder)
+    curves, logs = names["curves"](folder), [line for line in read_log(folder / "log.jsonl") if "reward" in line]
+    return {"cost": json.loads((folder / "model/cost.json").read_text()),
+            "reward": [round(line["reward"], 4) for line in logs], "seconds": [round(line["step_time"], 2) for line in logs],
+            "moments": [int(step) for step in curves.index],
+            "curves": {way: {measure: curves[way, measure].round(4).tolist() for measure in names["MEASURES_SEEN"]} for way in runs},
+            "after": asked(names, runs), "losses": {name: round(loss, 4) for name, loss in losses.items()}}
+
+
+def table(trainings):
+    """What the trained models answer to the test set: a line for each training, in % of the questions."""
+    lines = [f"{'':10}" + "".join(f"{way + ', ' + measure:>18}" for way in ("sampled", "greedy") for measure in ("steps", "right"))]
+    for one in trainings:
+        cells = [one["after"][way][measure] for way in ("sampled", "greedy") for measure in ("steps", "lenient")]
+        lines.append(f"{one['method']} {one['seed']:5}" + "".join(f"{cell:18.1f}" for cell in cells))
+    return "\n".join(lines)
+
+
+def main():
+    argparse.ArgumentParser(prog="python -m grpo_kit.workshop.aha", description=__doc__.splitlines()[0]).parse_args()
+    from grpo_kit import FastLanguageModel  # noqa: F401  before trl and transformers
+
+    from grpo_kit.training.resume import only_one, read_log
+    from .laptop import ask_left
+
+    os.chdir(NOTEBOOKS)  # the profile names its folders from there
+    with only_one(LINES.parent):
+        names = run_cells()
+        profile = names["profile"]
+        kind = {"model": fingerprint(profile.model), "steps": profile.max_steps, "rate": profile.learning_rate}
+        jobs = [{"method": method, "seed": SEED + number} | kind for method, count in SEEDS.items() for number in range(count)]
+        ask_left(LINES, jobs, lambda job: record(names, job["method"], job["seed"]))
+    trainings = [next(line for line in read_log(LINES) if job.items() <= line.items()) for job in jobs]
+    write(RESULTS, {"machine": bench.machine(), "date": datetime.date.today().isoformat(), "command": "python -m grpo_kit.workshop.aha",
+                    "versions": {name: metadata.version(name) for name in bench.PACKAGES}, **kind, "trainings": trainings})
+    print(f"\n{table(trainings)}\n\nsaved as {RESULTS.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""The seeds of chapter 11 without a training: which cells are run, what is kept of them, what a killed command does again, what is stored."""
+
+import json
+from types import SimpleNamespace
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+from grpo_kit.workshop import aha
+from grpo_kit.workshop.step_cost import SEED
+
+
+def notebook(folder, *sources, tags=("training",)):
+    cells = [new_code_cell(source, metadata={"tags": list(tags)}) for source in sources]
+    cells.insert(1, new_code_cell("raise RuntimeError('not a training cell')"))
+    nbformat.write(new_notebook(cells=cells), folder / "11.ipynb")
+    return folder / "11.ipynb"
+
+
+def test_the_tagged_cells_are_run_in_their_order_and_no_others(tmp_path):
+    file = notebook(tmp_path, "rate = 2", "def train():\n    return rate + 1", "rate = rate * 10")
+    assert aha.run_cells(file)["train"]() == 21
+
+
+def test_without_a_tagged_cell_it_says_what_to_do(tmp_path):
+    with pytest.raises(ValueError, match="No cell of 11.ipynb has the tag 'training': give it"):
+        aha.training_cells(notebook(tmp_path, "rate = 2", tags=()))
+
+
+def test_the_chapters_training_cells_define_what_is_used_and_read_nothing_that_is_not_there():
+    import ast
+    import builtins
+
+    known = set(dir(builtins)) | {"__name__"}
+    for _, source in aha.training_cells():
+        tree = ast.parse(source)
+        known |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+        known |= {node.name for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.ClassDef))} | {"refused"}
+        known |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
+        known |= {(alias.asname or alias.name).partition(".")[0] for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom)) for alias in node.names}
+        read = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+        assert read - known == set()
+    assert {"train", "measured", "curves", "ask", "nats", "steps_first", "model", "tokenizer", "test", "KEPT", "WAYS", "MEASURES_SEEN"} <= known
+
+
+def evaluation(texts, right):
+    columns = {"layout": False, "strict": False, "lenient": np.array(right, bool), "length": 4}
+    return SimpleNamespace(rows=pd.DataFrame({"text": texts, **columns}))
+
+
+def names(folder):
+    """What the cells would define, with a training that is over."""
+    (folder / "model").mkdir()
+    (folder / "model/cost.json").write_text('{"trained": 8, "optimizer_bytes": 64}')
+    lines = [{"step": 0, "answers": {}}, {"step": 1, "reward": 0.123456, "step_time": 1.239}]
+    (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    runs = {way: evaluation(["1 + 1 = 2", "5"], [True, False]) for way in ("sampled", "greedy")}
+    curves = pd.DataFrame({(way, "steps"): [0.0, 1 / 3] for way in runs}, index=[0, 2])
+    return {"train": lambda method, seed: folder, "measured": lambda folder: (runs, {"bare sums": 0.54321}), "curves": lambda folder: curves,
+            "steps_first": lambda texts: [float("=" in text) for text in texts], "MEASURES_SEEN": {"steps": "steps"}}
+
+
+def test_what_is_kept_of_a_training(tmp_path):
+    kept = aha.record(names(tmp_path), "full", SEED)
+    assert kept["reward"] == [0.1235] and kept["seconds"] == [1.24] and kept["moments"] == [0, 2]
+    assert kept["curves"]["greedy"]["steps"] == [0.0, 0.3333] and kept["losses"] == {"bare sums": 0.5432}
+    assert kept["after"]["sampled"] == {"layout": 0.0, "strict": 0.0, "lenient": 50.0, "steps": 50.0, "tokens": 4.0, "right": "10"}
+    json.dumps(kept)
+
+
+def test_of_the_base_its_answers_and_losses_are_kept(tmp_path):
+    base = SimpleNamespace(eval=lambda: "the base")
+    cells = names(tmp_path) | {"model": base, "tokenizer": "its tokenizer", "test": [], "WAYS": {"greedy": 0.0}, "KEPT": {"bare sums": [1, 2]},
+                               "nats": lambda model, tokenizer, pairs: float(len(pairs)), "ask": lambda model, tokenizer, test, way: evaluation(["5"], [model == "the base"])}
+    kept = aha.record(cells, "none", SEED)
+    assert kept["losses"] == {"bare sums": 2.0} and kept["after"]["greedy"]["right"] == "1" and set(kept) == {"after", "losses"}
+
+
+def test_the_stored_results_are_whole():
+    stored = json.loads(aha.RESULTS.read_text("utf-8"))
+    assert {"machine", "date", "command", "versions", "model"} <= set(stored)
+    assert [(one["method"], one["seed"]) for one in stored["trainings"]] == [
+        (method, SEED + number) for method, count in aha.SEEDS.items() for number in range(count)]
+    for one in stored["trainings"]:
+        assert all(len(answers["right"]) == 400 and 4 * answers["lenient"] == answers["right"].count("1") for answers in one["after"].values())
+        for measures in one.get("curves", {}).values():
+            assert all(len(curve) == len(one["moments"]) and 0 <= min(curve) <= max(curve) <= 1 for curve in measures.values())
+    assert len(aha.table(stored["trainings"]).splitlines()) == len(stored["trainings"]) + 1
