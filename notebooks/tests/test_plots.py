@@ -333,10 +333,11 @@ def test_the_film_strip_colours_tags_and_equations_and_marks_what_held():
     colours = inks(SOLVED)
     assert {colours[SOLVED.index(part)] for part in plots.moments.TAGS} == {BLUE}
     assert colours[SOLVED.index("3 + 4")] == style.GREEN and colours[SOLVED.index("7 * 2")] == style.ORANGE and colours[SOLVED.index("pens")] == "#222222"
-    marks = {"layout": True, "steps": True, "right": False}
+    marks = {"layout": True, "working": True, "right": False}
     [axis] = plots.film_strip([("step 0", "12", dict.fromkeys(marks, False)), ("step 10", SOLVED, marks)], "How many pens?").axes
     assert [line.get_fillstyle() for line in axis.lines] == ["none"] * 3 + ["full", "full", "none"]
-    assert {"step 0", "step 10", "layout", "steps", "right"} <= {text.get_text() for text in axis.texts}
+    assert {"step 0", "step 10", "layout", "working", "right", "a false equation"} <= {text.get_text() for text in axis.texts}
+    assert {line.get_color() for line in axis.lines} == {"#222222"}  # the colours are the text's alone
     assert axis.get_title(loc="left") == "How many pens?"
 
 
@@ -347,7 +348,7 @@ def test_a_long_completion_is_cut_at_two_lines_and_says_so():
     lines = lines_of(text)
     assert len(lines) == 2 and lines[0][0] == 0 and lines[0][1] == lines[1][0] and all(end - start <= WIDTH for start, end in lines)
     assert lines_of("x" * 300) == [(0, WIDTH), (WIDTH, 2 * WIDTH)] and lines_of("42") == [(0, 2)] and lines_of("") == []
-    figure = plots.film_strip([("step 0", text, dict(layout=False, steps=False, right=False))], "?")
+    figure = plots.film_strip([("step 0", text, dict(layout=False, working=False, right=False))], "?")
     assert sum(drawn.get_text().endswith("…") for drawn in figure.axes[0].texts) == 1
 
 
@@ -361,7 +362,7 @@ def rising(middle):
 
 def test_rises_are_drawn_where_they_were_found_and_a_curve_without_one_as_dots():
     curve, rise = rising(20)
-    figure = plots.plot_rises({"sampled": {"steps": (curve, rise)}, "greedy": {"steps": (curve, None)}})
+    figure = plots.plot_rises({"sampled": {"working": (curve, rise)}, "greedy": {"working": (curve, None)}})
     found, none = figure.axes
     assert titles(figure) == ["sampled", "greedy"]
     assert found.lines[-1].get_xdata()[0] == rise.step and list(found.lines[2].get_xdata()) == [rise.low, rise.high]

@@ -11,7 +11,7 @@ from grpo_kit.rewards.steps import EQUATION, is_true
 from .style import BLUE, GREEN, GREY, ORANGE, STYLE, readable
 
 STRIP_INK = "#222222"
-EVENT_COLORS = {"layout": BLUE, "steps": GREEN, "right": ORANGE}
+EVENT_COLORS = {"layout": BLUE, "working": GREEN, "right": ORANGE}
 STRIP_WIDTH = 84  # signs in a line of the film strip
 
 
@@ -42,8 +42,8 @@ def lines_of(text, width=STRIP_WIDTH, most=2):
 def film_strip(frames, title):
     """What a model wrote to one question at several moments, a row each: a Figure.
 
-    `frames`: [(label, text, {"layout": bool, "steps": bool, "right": bool})]. Tags are blue, true equations green, false ones
-    orange; ⏎ is a line's end; a filled dot means yes.
+    `frames`: [(label, text, {"layout": bool, "working": bool, "right": bool})]. Tags are blue, true equations green, false ones
+    orange, and a key says so; ⏎ is a line's end; the dots, filled for yes, have no colour of their own.
     """
     rows = [(label, text, marks, lines_of(text)) for label, text, marks in frames]
     heights = np.cumsum([0] + [0.42 * len(lines) + 0.35 for *_, lines in rows])
@@ -59,11 +59,13 @@ def film_strip(frames, title):
                     inked = "".join(sign if ink == color else " " for sign, ink in zip(signs, colors[start:end]))
                     axis.text(0, top + 0.42 * line, inked + ("…" if cut and color == colors[end - 1] else ""), family="monospace", fontsize=8.6,
                               color=color, va="center", parse_math=False)
-            for place, (name, color) in enumerate(EVENT_COLORS.items()):
-                axis.plot(STRIP_WIDTH + 4 + 4 * place, top, "o", color=color, fillstyle="full" if marks[name] else "none")
-        for place, (name, color) in enumerate(EVENT_COLORS.items()):
-            axis.text(STRIP_WIDTH + 3.4 + 4 * place, -0.45, name, rotation=60, fontsize=9, va="bottom", color=color)
-        axis.set(xlim=(-10, STRIP_WIDTH + 16), ylim=(heights[-1], -1.2))
+            for place, name in enumerate(EVENT_COLORS):
+                axis.plot(STRIP_WIDTH + 4 + 4 * place, top, "o", color=STRIP_INK, fillstyle="full" if marks[name] else "none")
+        for place, name in enumerate(EVENT_COLORS):
+            axis.text(STRIP_WIDTH + 3.4 + 4 * place, -0.45, name, rotation=60, fontsize=9, va="bottom", color=STRIP_INK)
+        for place, (name, color) in enumerate({"a tag": BLUE, "a true equation": GREEN, "a false equation": ORANGE}.items()):
+            axis.text(22 * place, heights[-1], name, fontsize=9, va="center", color=color)
+        axis.set(xlim=(-10, STRIP_WIDTH + 16), ylim=(heights[-1] + 0.5, -1.2))
         axis.set_title("\n".join(textwrap.wrap(title, 105, replace_whitespace=False)), fontsize=10)
         axis.axis("off")
     plt.close(figure)
