@@ -130,7 +130,7 @@ def start(ray, **options):
 
 def main():
     parser = argparse.ArgumentParser(prog="python -m grpo_kit.workshop.variants", description=__doc__.splitlines()[0])
-    parser.add_argument("--address", help="of a Ray cluster, as ray.init takes it (default: one is started on this machine)")
+    parser.add_argument("--address", help="of a running Ray cluster that you trust, as ray.init takes it (default: one is started here)")
     parser.add_argument("--workers", type=int, default=cores(), help="trainings at once, each on a core (default: as many as there are cores)")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no training after that many")
     parser.add_argument("--generations", type=int, default=GENERATIONS, help="other than the chapter's: a trial, in outputs/variants/trial.jsonl")
