@@ -86,8 +86,9 @@ def test_dapo_leaves_out_what_was_cut_off_and_the_groups_that_agree(scored):
     _, whole = scored["TRL's default"]
     counted, agree = batch["completion_mask"].sum(dim=1) > 0, (whole["advantages"].view(-1, 8).abs() < 1e-3).all(dim=1)
     assert agree.any() and not agree.all(), "choose another seed: the test needs groups of both kinds"
-    assert not counted[0]
-    assert counted.view(-1, 8)[agree].sum() == 0 and counted.view(-1, 8)[~agree][:, 1:].all()
+    ended = torch.tensor([int(ids[mask.bool()][-1]) in trainer.eos_token_ids for ids, mask in zip(whole["completion_ids"], whole["completion_mask"])])
+    assert ended.any() and not ended[0]
+    assert torch.equal(counted, ended & ~agree.repeat_interleave(8))
     assert batch["num_items_in_batch"] == batch["completion_mask"].sum() < whole["num_items_in_batch"]
     assert scored["GRPO"][1]["completion_mask"][0].any()
 

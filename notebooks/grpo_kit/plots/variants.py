@@ -6,7 +6,7 @@ import numpy as np
 from .comparing import _panels
 from .style import BLUE, GREEN, GREY, ORANGE, STYLE, readable
 
-NONE = {"no training in the file yet": {}}
+NONE = {"no training of main in the file yet": {}}
 COLOURS = [BLUE, ORANGE, GREEN, "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999933", "#882255"]
 
 
