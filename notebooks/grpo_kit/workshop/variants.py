@@ -1,0 +1,168 @@
+"""Which GRPO? `make variants`: the methods of grpo_kit.training.variants over seeds, in two regimes, for chapter 12.
+
+Each training is short and belongs to one of these stages:
+
+- rate: each method at three learning rates, on two seeds of their own. The rate with the most right and paid answers in the last
+  quarter of its curves is the method's own from there on; nothing is asked of the test sets.
+- main: each method at that rate, ten seeds, with one update on a generation and with four.
+- control: one method again, paid by a coin (random), or for the layout alone (layout).
+- data: the same method on questions chosen or ordered by how often the untrained model got them right (difficulty: one line).
+
+A seed sets the adapter's first weights, the order of the questions and the sampled tokens. Adapters of all stages but "rate" are
+asked 200 questions of each test set, sampled at temperature 1, from the same seeds for all, and greedily.
+
+Ray schedules the trainings, each on a core, in workers that load model and engine once. `--address` names a Ray cluster that is
+running already; its machines need this repository at the same path, with its .venv. A finished training is a line of
+notebooks/results/variants.jsonl, written at once; the same command goes on with those that have none.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import time
+
+from grpo_kit.machine.profile import choose_profile
+from grpo_kit.machine.threads import cores
+from grpo_kit.training.variants import GENERATIONS, METHODS
+from . import bench
+from .controls import fingerprint
+from .step_cost import ROOT, SEED
+from .trainings import Trainings
+
+NOTEBOOKS = ROOT / "notebooks"
+FOLDER, RESULTS = NOTEBOOKS / "outputs/variants", NOTEBOOKS / "results/variants.jsonl"
+UPDATES = [1, 4]  # on each generation
+RATES = {1: [1.5e-3, 3e-3, 6e-3], 4: [7.5e-4, 1.5e-3, 3e-3]}
+SEEDS, RATE_SEEDS = range(1, 11), [101, 102]
+PLAIN = "no deviation"  # the method of the controls and of the questions chosen by difficulty: the quickstart's
+CONTROLS, DATA, DATA_SEEDS = ["random", "layout"], ["any", "neither all nor none", "easy first", "hard first"], range(1, 6)
+NAMES = ["stage", "method", "updates", "rate", "seed", "reward", "data"]
+
+
+def best_rates(lines):
+    """{(method, updates): its best rate} of those whose rates have all been tried; of equally good ones the lowest."""
+    found = {}
+    for line in lines:
+        if line["stage"] == "rate":
+            end = line["curve"]["strict"][-max(1, len(line["curve"]["strict"]) // 4) :]
+            found.setdefault((line["method"], line["updates"]), {}).setdefault(line["rate"], []).append(sum(end) / len(end))
+    whole = {key: tried for key, tried in found.items() if sum(map(len, tried.values())) == len(RATES[key[1]]) * len(RATE_SEEDS)}
+    return {key: max(sorted(tried), key=lambda rate: sum(tried[rate])) for key, tried in whole.items()}
+
+
+def jobs(lines, kind):
+    """Every training, in the order in which they are run; those wait that need a rate, or the difficulty, that no line holds yet.
+
+    `kind`: what tells these trainings from others in the file. A job is a dict that its line begins with.
+    """
+    rates, measured = best_rates(lines), any(line["stage"] == "difficulty" for line in lines)
+
+    def job(stage, method=PLAIN, updates=1, rate=None, seed=SEED, reward="full", data="any"):
+        return dict(zip(NAMES, (stage, method, updates, rate, seed, reward, data))) | kind
+
+    def at_best(stage, seed, methods=(PLAIN,), updates=1, **changes):
+        return [job(stage, method, updates, rates[method, updates], seed, **changes) for method in methods if (method, updates) in rates]
+
+    def tried(updates):
+        return [job("rate", method, updates, rate, seed) for seed in RATE_SEEDS for rate in RATES[updates] for method in METHODS]
+
+    def beside(seed):
+        trained = [one for reward in CONTROLS for one in at_best("control", seed, reward=reward)]
+        return trained + [one for data in DATA if measured and seed in DATA_SEEDS for one in at_best("data", seed, data=data)]
+
+    first, *others = SEEDS
+    planned = [job("base"), job("difficulty")]
+    for updates in UPDATES:
+        planned += tried(updates) + at_best("main", first, METHODS, updates)
+    planned += beside(first)
+    for seed in others:
+        planned += [one for updates in UPDATES for one in at_best("main", seed, METHODS, updates)] + beside(seed)
+    return planned
+
+
+def next_jobs(lines, kind, running=()):
+    """Those of `jobs` that have no line and are not among `running`."""
+    return [job for job in jobs(lines, kind) if job not in running and not any(job.items() <= line.items() for line in lines)]
+
+
+def sweep(file, kind, workers, wait, until=float("inf")):
+    """Gives each of `workers` one training after another until none is left, and writes each one's line to `file` at once.
+
+    `workers`: functions of (job, right) that start a training and return a handle; `wait(handles)` gives (a finished one, its
+    result). After `until` (time.time) none is begun. Returns how many were written.
+    """
+    from grpo_kit.data.instructions import write_jsonl
+    from grpo_kit.training.resume import read_log  # here, for a worker must import Unsloth before transformers
+
+    write_jsonl(read_log(file), file)  # without the half of a line that a killed command may have left
+    idle, running, written = list(workers), {}, 0
+    while True:
+        lines = read_log(file)
+        left = next_jobs(lines, kind, [job for job, _ in running.values()]) if time.time() < until else []
+        right = next((line["right"] for line in lines if line["stage"] == "difficulty"), None)
+        for job in left[: len(idle)]:
+            worker = idle.pop()
+            running[worker(job, right if job["stage"] == "data" else None)] = job, worker
+        if not running:
+            return written
+        handle, result = wait(list(running))
+        job, worker = running.pop(handle)
+        idle.append(worker)
+        made = {"machine": bench.machine(), "date": datetime.date.today().isoformat()}
+        with open(file, "a", encoding="utf-8") as opened:
+            opened.write(json.dumps(job | result | made, ensure_ascii=False) + "\n")  # one write
+        written += 1
+        print(*(job[name] for name in NAMES), "is done", flush=True)
+
+
+def start(ray, **options):
+    """`ray.init`, tried again where Ray's own parts were not up after the 15 to 30 seconds that it gives them: a machine at work."""
+    for attempts_left in (4, 3, 2, 1, 0):
+        try:
+            return ray.init(log_to_driver=False, logging_level="ERROR", **options)
+        except Exception as error:
+            ray.shutdown()
+            if not attempts_left or "timed out" not in str(error):
+                raise
+            print("Ray did not come up in time: once more.", flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="python -m grpo_kit.workshop.variants", description=__doc__.splitlines()[0])
+    parser.add_argument("--address", help="of a running Ray cluster that you trust, as ray.init takes it (default: one is started here)")
+    parser.add_argument("--workers", type=int, default=cores(), help="trainings at once, each on a core (default: as many as there are cores)")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no training after that many")
+    parser.add_argument("--generations", type=int, default=GENERATIONS, help="other than the chapter's: a trial, in outputs/variants/trial.jsonl")
+    options = parser.parse_args()
+    import ray
+
+    from grpo_kit.training.resume import only_one, read_log
+
+    until = time.time() + 60 * options.minutes
+    file = RESULTS if options.generations == GENERATIONS else FOLDER / "trial.jsonl"
+    environment = {"PYTHONPATH": str(NOTEBOOKS), "OMP_NUM_THREADS": "1"}
+    here = {"num_cpus": options.workers, "include_dashboard": False, "object_store_memory": 100 * 2**20, "_node_ip_address": "127.0.0.1"}
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # nothing asks the network
+    os.chdir(NOTEBOOKS)
+    kind = {"generations": options.generations, "model": fingerprint(choose_profile().model)}
+    with only_one(FOLDER):
+        start(ray, address=options.address, runtime_env={"env_vars": environment}, **({} if options.address else here))
+        try:
+            actor = ray.remote(num_cpus=1)(Trainings)
+            workers = [actor.remote() for _ in range(options.workers)]
+            starts = [worker.train.remote for worker in workers]
+
+            def wait(handles):
+                [done], _ = ray.wait(handles, num_returns=1)
+                return done, ray.get(done)  # an error of the worker is raised here, with its traceback
+
+            written = sweep(file, kind, starts, wait, until)
+        finally:
+            ray.shutdown()
+    left = len(next_jobs(read_log(file), kind))
+    print(f"{written} trainings more in {file.relative_to(ROOT)}; {f'{left} or more are left: the same command goes on' if left else 'none is left'}.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""`make variants` without a training: which are planned, in which order, what is kept and resumed; and what the settings say."""
+
+import json
+import time
+
+import numpy as np
+import pytest
+from datasets import Dataset
+from trl import GRPOConfig
+
+from grpo_kit.plots import variants as plots
+from grpo_kit.training.variants import GENERATIONS, METHODS, TRIES, clipped_share, curve_of, ordered, variant_settings
+from grpo_kit.workshop import variants
+
+KIND = {"generations": 40, "model": "ab12"}
+
+
+def line(job, end=0.5):
+    if job["stage"] == "difficulty":
+        return job | {"right": [0, 4, 8, 3], "tries": TRIES}
+    return job | {"curve": {"strict": [0.0] * 30 + [end] * 10, "lenient": [0.3] * 40}, "clipped": 0.0}
+
+
+def play(ends=lambda job: 0.5, stop=None):
+    """All jobs run one after another, without a file."""
+    lines = []
+    while left := variants.next_jobs(lines, KIND):
+        lines.append(line(left[0], ends(left[0])))
+        if stop and len(lines) == stop:
+            break
+    return lines
+
+
+def test_all_methods_and_regimes_get_all_seeds():
+    lines = play()
+    count = {stage: sum(one["stage"] == stage for one in lines) for stage in ("base", "difficulty", "rate", "main", "control", "data")}
+    assert len(METHODS) == 9
+    assert count == {"base": 1, "difficulty": 1, "rate": 9 * 2 * 3 * 2, "main": 9 * 2 * 10, "control": 2 * 10, "data": 4 * 5}
+    main = {(one["method"], one["updates"], one["seed"]) for one in lines if one["stage"] == "main"}
+    assert len(main) == 180 and not set(variants.SEEDS) & set(variants.RATE_SEEDS)
+
+
+def test_a_part_is_useful_already():
+    """First each method's rate with one update, then each with the first seed; the second seed after both regimes."""
+    stages = [(one["stage"], one["updates"], one["seed"] if one["stage"] == "main" else 0) for one in play()]
+    order = list(dict.fromkeys(stages))
+    assert order[:9] == [("base", 1, 0), ("difficulty", 1, 0), ("rate", 1, 0), ("main", 1, 1), ("rate", 4, 0), ("main", 4, 1),
+                         ("control", 1, 0), ("data", 1, 0), ("main", 1, 2)]
+
+
+def test_each_method_trains_at_its_own_best_rate_once_all_are_tried():
+    best = {method: variants.RATES[1][number % 3] for number, method in enumerate(METHODS)}
+    lines = play(lambda job: 0.9 if job["rate"] == best[job["method"]] else 0.2)
+    assert {one["method"]: one["rate"] for one in lines if one["stage"] == "main" and one["updates"] == 1} == best
+    assert variants.best_rates(lines)["GRPO", 4] == min(set(variants.RATES[4]) & {best["GRPO"]} or variants.RATES[4])  # equally good: the lowest
+    some = [one for one in lines if one["stage"] == "rate" and one["updates"] == 1][:-1]
+    assert set(variants.best_rates(some)) == {(method, 1) for method in list(METHODS)[:-1]}  # the last has a rate untried
+
+
+def test_a_sweep_gives_each_worker_one_at_a_time_and_goes_on_where_it_was_killed(tmp_path):
+    file, begun, now = tmp_path / "runs.jsonl", [], set()
+
+    def worker(name):
+        def start(job, right):
+            assert name not in now, "two trainings on one core"
+            assert (right is not None) == (job["stage"] == "data")
+            now.add(name)
+            begun.append(job)
+            return len(begun) - 1, name
+
+        return start
+
+    def wait(handles):
+        number, name = handles[0]
+        now.remove(name)
+        if len(begun) == 60:
+            raise KeyboardInterrupt  # killed, with another training unfinished
+        return handles[0], {key: value for key, value in line(begun[number]).items() if key not in begun[number]}
+
+    with pytest.raises(KeyboardInterrupt):
+        variants.sweep(file, KIND, [worker("a"), worker("b")], wait)
+    file.write_text(file.read_text() + file.read_text()[:99])  # the half of a line
+    kept = len(file.read_text().splitlines()) - 1
+    assert kept == 58
+    now.clear()
+    old = line(variants.jobs([], KIND | {"model": "an earlier one"})[2])
+    written = variants.sweep(file, KIND, [worker("c")], wait)
+    lines = [json.loads(text) for text in file.read_text().splitlines()]
+    assert written + kept == len(lines) == len(play()) and old["model"] not in {one["model"] for one in lines}
+    assert len({json.dumps({key: one[key] for key in begun[0]}) for one in lines}) == len(lines)
+    assert {"machine", "date"} <= set(lines[0])
+
+
+def test_after_its_minutes_it_begins_none_and_another_models_lines_do_not_count(tmp_path):
+    file = tmp_path / "runs.jsonl"
+    assert variants.sweep(file, KIND, [None], None, until=time.time() - 1) == 0
+    other = [line(job) for job in variants.jobs([], KIND | {"model": "cd34"})]
+    assert variants.next_jobs(other, KIND)[0]["stage"] == "base"
+
+
+def test_questions_are_chosen_and_ordered_by_difficulty():
+    dataset, right = Dataset.from_dict({"question": list("abcdefgh"), "answer": ["1"] * 8}), [0, 8, 4, 1, 0, 8, 7, 3]
+    measured = dict(zip("abcdefgh", right))
+
+    def rights(data, seed=1, count=8):
+        return [measured[question] for question in ordered(dataset, right, data, seed, count)["question"]]
+
+    assert sorted(rights("any")) == sorted(right) and rights("any") != rights("any", seed=2) and rights("any") == rights("any")
+    assert rights("easy first") == sorted(right, reverse=True) and rights("hard first") == sorted(right)
+    assert sorted(rights("neither all nor none", count=4)) == [1, 3, 4, 7] and len(rights("neither all nor none")) == 8
+    assert ordered(dataset, right, "any", 1, 8).column_names == ["question", "answer"]
+
+
+def test_the_settings_are_those_of_trl_and_an_unknown_method_is_refused():
+    for method in METHODS:
+        training_args = GRPOConfig(output_dir="x", use_cpu=True, **variant_settings(method, 4, 1e-3, 1))
+        assert training_args.max_steps == 4 * GENERATIONS and training_args.num_iterations == 4 and training_args.steps_per_generation == 1
+    with pytest.raises(ValueError, match="no method 'PPO'.*GSPO"):
+        variant_settings("PPO", 1, 1e-3, 1)
+
+
+def test_the_log_is_read_once_a_generation():
+    log = [{"rewards/correctness_reward/mean": 1.0, "rewards/lenient_accuracy/mean": 0.6, "clip_ratio/region_mean": 0.0},
+           {"clip_ratio/region_mean": 0.3}, {"train_runtime": 1.0}]
+    assert curve_of(log) == {"strict": [0.5], "lenient": [0.6]} and clipped_share(log) == 0.15
+    assert clipped_share([{"cispo_clip_ratio": 0.2}]) == 0.2
+
+
+def curves(*ends):
+    return {method: 100 * np.linspace(0, end, 40)[None] for method, end in zip(METHODS, ends)}
+
+
+def test_the_learning_curves_are_means_over_the_trainings_and_the_last_generations():
+    figure = plots.plot_learning({"one": {"GRPO": np.array([[0.0, 0, 60], [0, 60, 60]])}, "four": curves(0.5, 0.9)}, 32, "%")
+    first, second = figure.axes
+    assert [list(line.get_xdata())[:3] for line in first.lines] == [[32, 64, 96]]
+    assert list(first.lines[0].get_ydata()) == [0, 15, 30]
+    assert [text.get_text() for text in second.get_legend().get_texts()] == ["GRPO (1)", "GSPO (1)"]
+
+
+def test_differences_stand_in_a_row_each_and_the_clear_ones_are_blue():
+    found = {"one": {"GRPO": (1.0, 2.0), "CISPO": (-8.0, 3.0)}, "four": {"GRPO": (0.5, None)}}
+    one, four = plots.plot_differences(found, "TRL's default", {("one", "CISPO")}).axes
+    dots = [line for line in one.lines if line.get_marker() == "o"]
+    assert [(*dot.get_xdata(), dot.get_color() == plots.BLUE) for dot in dots] == [(1.0, False), (-8.0, True)]
+    assert [label.get_text() for label in one.get_yticklabels()] == ["GRPO", "CISPO"] and len(four.collections) >= 1
+
+
+def test_methods_that_never_reach_the_bar_stand_to_the_right_with_a_cross():
+    figure = plots.plot_choice({"one": {"GRPO": (640.0, 80.0, 2.0), "GSPO": (None, 40.0, None)}})
+    dots = {line.get_marker(): line.get_xdata()[0] for line in figure.axes[0].lines if line.get_marker() in ("o", "X")}
+    assert dots["o"] == 640 < dots["X"]
+    assert {text.get_text() for text in figure.axes[0].texts} == {"GRPO", "GSPO"}
