@@ -1,6 +1,6 @@
 # `make` alone lists the targets; each one that needs .venv brings it up to date first.
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart aha test test-robust test-browser bench bench-growth gpu-check evidence controls prices variants lab llama.cpp chat smollm laptop tiny-model sync zh publish lock clean
+.PHONY: help setup quickstart aha test test-robust test-browser bench bench-growth gpu-check evidence controls prices variants lab llama.cpp chat smollm laptop tiny-model sync zh site publish lock clean
 
 PYTHON := .venv/bin/python
 # tcmalloc (Debian: libtcmalloc-minimal4), where it is installed, spares torch some memory management;
@@ -55,11 +55,12 @@ test-robust: setup ## bad input, interruption, networks and secrets tried in ear
 # Playwright stays out of .venv; the browser is Debian's chromium or any other on PATH.
 CHAPTERS := 00_quickstart.ipynb 02_load_model_4bit.ipynb
 PLAYWRIGHT := 1.65.2
-test-browser: setup ## run two notebooks in JupyterLab and a real browser (others: CHAPTERS=03_lora.ipynb)
+test-browser: site ## run two notebooks in JupyterLab and a real browser, then look at the site (others: CHAPTERS=03_lora.ipynb)
 	@test -d outputs/playwright-$(PLAYWRIGHT) || { rm -rf outputs/playwright.part && \
 		$(PYTHON) -m pip install --quiet --target outputs/playwright.part playwright==$(PLAYWRIGHT) && \
 		mv outputs/playwright.part outputs/playwright-$(PLAYWRIGHT); }
 	PYTHONPATH=outputs/playwright-$(PLAYWRIGHT) $(TRAIN) notebooks/tests/browser.py $(CHAPTERS)
+	PYTHONPATH=outputs/playwright-$(PLAYWRIGHT):notebooks $(PYTHON) notebooks/tests/browser_site.py
 
 bench: setup ## time a training step: stock Unsloth and TRL against this project's engine, alone and beside others
 	PYTHONPATH=notebooks $(TRAIN) -m grpo_kit.workshop.bench
@@ -108,6 +109,14 @@ sync: setup ## write the quickstart's collapsed cell again, after a change of th
 
 zh: setup ## write the Chinese notebooks again, after a change of a chapter or of its catalogue in notebooks/zh/
 	@PYTHONPATH=notebooks $(PYTHON) -m grpo_kit.workshop.zh
+
+# Sphinx stays out of .venv too. The name of its folder holds the list's checksum: another list, another folder.
+SPHINX = outputs/sphinx-$(shell cksum < notebooks/site/requirements-site.txt | cut -d ' ' -f 1)
+site: llama.cpp ## write the site into outputs/site: all chapters in both languages, and a page on which the models answer
+	@test -d $(SPHINX) || { rm -rf outputs/sphinx.part && $(PYTHON) -m venv outputs/sphinx.part && \
+		outputs/sphinx.part/bin/python -m pip install --quiet --no-deps -r notebooks/site/requirements-site.txt && \
+		mv outputs/sphinx.part $(SPHINX); }
+	@PYTHONPATH=notebooks $(PYTHON) -m grpo_kit.workshop.website $(SPHINX)/bin/python
 
 publish: setup ## write badges and addresses for REPOSITORY=owner/name into READMEs and chapters (REPOSITORY= takes them out)
 	@PYTHONPATH=notebooks $(PYTHON) -m grpo_kit.workshop.publish $(if $(filter undefined,$(origin REPOSITORY)),,"$(REPOSITORY)")
