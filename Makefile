@@ -1,6 +1,6 @@
 # `make` alone lists the targets; each one that needs .venv brings it up to date first.
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart aha test test-robust test-browser bench bench-growth gpu-check evidence controls prices lab llama.cpp chat smollm laptop tiny-model sync zh publish lock clean
+.PHONY: help setup quickstart aha test test-robust test-browser bench bench-growth gpu-check evidence controls prices scale lab llama.cpp chat smollm laptop tiny-model sync zh publish lock clean
 
 PYTHON := .venv/bin/python
 # tcmalloc (Debian: libtcmalloc-minimal4), where it is installed, spares torch some memory management;
@@ -79,6 +79,9 @@ controls: setup ## train again from other seeds and with other rewards (an hour 
 
 prices: setup ## train from five seeds with each of two price lists (some 20 minutes; resumes), for chapter 10
 	@$(FOLDERS); PYTHONPATH=notebooks $(TRAIN) -m grpo_kit.workshop.prices $(ARGS)
+
+scale: setup ## train in one, two and three processes and on two hosts, without a GPU (at most 10 minutes; resumes), for chapter 14
+	@PYTHONPATH=notebooks $(TRAIN) -m grpo_kit.workshop.scale $(ARGS)
 
 # In a container one is often root, which JupyterLab refuses unless it is told.
 lab: setup ## open the notebooks in JupyterLab
