@@ -81,12 +81,13 @@ def plot_workers(panels):
                 best = int(np.argmin(seconds))
                 axis.plot(best + 1, seconds[best], "o", color=color)
                 axis.annotate(f"{best + 1} write: {seconds[best]:.1f} s", (best + 1, seconds[best]), (0, place), textcoords="offset points",
-                              color=color, ha="left" if best < workers / 8 else "center", fontsize=10, weight="bold")
+                              color=color, ha="left" if best < workers / 4 else "center", fontsize=10, weight="bold",
+                              bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5})
             axis.axhline(together, color=GREY, ls="--", lw=1.5, label="all do both, in turns")
             axis.text(workers - 1, together, f"{together:.1f} s", color=GREY, ha="right", va="bottom", fontsize=10)
             every = np.concatenate(list(curves.values()))
             axis.set(title=title, xlabel=f"of {workers} GPUs, so many write", ylim=(0, min(every.max(), 4 * every.min()) * 1.05))
         np.atleast_1d(axes)[0].set_ylabel("seconds a step")
-        np.atleast_1d(axes)[0].legend(frameon=False, fontsize=9, loc="upper center")
+        figure.legend(*np.atleast_1d(axes)[0].get_legend_handles_labels(), frameon=False, ncols=3, loc="outside upper center")
     plt.close(figure)
     return figure
