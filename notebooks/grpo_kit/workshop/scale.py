@@ -1,0 +1,184 @@
+"""GRPO in one, two and three processes, on one host and on two: `make scale`, which chapter 14 reads.
+
+Four things are measured with launch/train.py on the embedded model, without a GPU: whether loss and gradient depend on the number of
+processes, how long a step takes and who waits, what a killed process leaves, and two hosts, played by two network namespaces.
+A finished run is kept in outputs/scale/ and not run again; `--again` forgets them. At the end notebooks/results/scale.json is written.
+"""
+
+import argparse
+import datetime
+import importlib
+import importlib.metadata as metadata
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from grpo_kit.data.parquet import write_parquet
+from grpo_kit.data.rows import make_dataset
+from grpo_kit.machine.profile import choose_profile
+from grpo_kit.machine.workers import calibrate
+from grpo_kit.training import launch
+from .bench import machine
+from .gpu_check import write
+from .scale_hosts import hosts, train
+from .step_cost import ROOT, SEED
+
+FOLDER, RESULTS = ROOT / "notebooks/outputs/scale", ROOT / "notebooks/results/scale.json"
+LOSSES = ["dapo", "grpo", "dr_grpo", "bnpo"]
+COMPARED = {"one process": (1, 24, 1), "two processes": (2, 12, 1), "three processes": (3, 8, 1), "one, in three parts": (1, 8, 3)}  # processes, completions each, parts
+SETTINGS = {"losses": LOSSES, "optim": "sgd", "learning_rate": 10, "max_grad_norm": 0, "shuffle_dataset": False, "save_strategy": "no"}
+STEPS, KILLED_AT = 5, 3
+
+
+def launched(name, processes, **settings):
+    """Runs launch/train.py by torchrun's own launcher, with processes that are forked after the imports are done; its ChildFailedError."""
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    words = launch.command(processes, dataset_name=FOLDER / "data", output_dir=FOLDER / name, **settings)
+    config = LaunchConfig(1, 1, processes, run_id=name, rdzv_backend="c10d", rdzv_endpoint="127.0.0.1:0", max_restarts=0,
+                          monitor_interval=0.2, start_method="fork")
+    elastic_launch(config, train)(FOLDER / f"{name}.log", words[words.index("launch/train.py") + 1 :])
+
+
+def run(name, processes, **settings):
+    """{rank: lines} of a finished run; runs it where it has not been yet."""
+    folder, done = FOLDER / name, FOLDER / f"{name}.done"
+    if not done.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        began = time.monotonic()
+        launched(name, processes, **settings)
+        done.write_text(str(round(time.monotonic() - began, 1)))
+    print(f"{name}: {done.read_text()} s", flush=True)
+    return launch.rank_lines(folder)
+
+
+def distance(gradients, reference):
+    """The length of the difference of two gradients as a share of the reference's."""
+    assert gradients.keys() == reference.keys()
+    squares = [(np.square(gradients[name] - tensor).sum(), np.square(tensor).sum()) for name, tensor in reference.items()]
+    return float(np.sqrt(sum(one for one, _ in squares) / sum(two for _, two in squares)))
+
+
+def equality():
+    """{run: {loss type: {"loss", "difference of the loss", "difference of the gradient"}}}, all on the same 24 completions."""
+    found, reference = {}, None
+    for name, (processes, batch, rounds) in COMPARED.items():
+        slug = name.replace(",", "").replace(" ", "_")
+        lines = run(slug, processes, rollouts=FOLDER / "rollouts.json", max_steps=len(LOSSES), per_device_train_batch_size=batch,
+                    gradient_accumulation_steps=rounds, **SETTINGS)
+        gradients = {loss: load_file(FOLDER / slug / f"gradient_{loss}.safetensors") for loss in LOSSES}
+        losses = [float(np.mean([ranks[step]["loss"] for ranks in lines.values()])) for step in range(len(LOSSES))]
+        reference = reference or (dict(zip(LOSSES, losses)), gradients)
+        found[name] = {loss: {"loss": value, "difference of the loss": abs(value - reference[0][loss]),
+                              "difference of the gradient": distance(gradients[loss], reference[1][loss])}
+                       for loss, value in zip(LOSSES, losses)}
+    return found
+
+
+def parts(lines):
+    """[{rank: [rollouts, training, waiting]}] of the steps after the first, which warms up."""
+    return [{rank: [round(seconds, 3) for seconds in launch.split(steps[step])] for rank, steps in lines.items()}
+            for step in range(1, min(map(len, lines.values())))]
+
+
+def timing():
+    """The seconds of one process with 8 and 24 completions and of two with 12 each; the step-time model, and how far it is off.
+
+    The model is calibrated with the processor's seconds, which do not depend on what else the machine does, and checked against
+    the processor's and the clock's; the first step, which warms up, is left out.
+    """
+    runs = {(processes, total): run(f"timing_{processes}_{total}", processes, max_steps=STEPS, per_device_train_batch_size=total // processes)
+            for processes, total in [(1, 8), (1, 24), (2, 24)]}
+    alone = [(total, *np.median([launch.work(line) for line in runs[1, total][0][1:]], axis=0)) for total in (8, 24)]
+    two = list(zip(*(lines[1:] for lines in runs[2, 24].values())))  # a step's lines of both ranks
+    found = {
+        "split": {f"{processes} x {total // processes}": parts(lines) for (processes, total), lines in runs.items()},
+        "one process": [[int(total), round(writing, 3), round(training, 3)] for total, writing, training in alone],
+        "two processes, processor": round(float(np.median([max(sum(launch.work(line)) for line in step) for step in two])), 3),
+        "two processes, clock": round(float(np.median([step[0]["seconds"] for step in two])), 3),
+        "two processes, waiting": round(float(np.mean([launch.split(line)[2] for step in two for line in step])), 3),
+    }
+    return found | {"predicted": round(calibrate(found["one process"]).together(24, 2), 3)}
+
+
+def kill(folder, rank, step):
+    """Waits until the rank has finished the step, and sends it signal 9: the moment of it."""
+    while not (reached := [line["pid"] for line in launch.rank_lines(folder).get(rank, []) if line["step"] >= step]):
+        time.sleep(0.05)
+    os.kill(reached[0], signal.SIGKILL)
+    return time.monotonic()
+
+
+def killing():
+    """The run of two processes that `timing` made, and the same with rank 1 killed and started again: the sentence, and the adapters."""
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    undisturbed, folder, said = run("timing_2_24", 2), FOLDER / "killed", FOLDER / "killed.said"
+    if not said.exists():
+        for name in ("killed", "killed.done"):
+            shutil.rmtree(FOLDER / name, ignore_errors=True)
+            (FOLDER / name).unlink(missing_ok=True)
+        with ThreadPoolExecutor() as pool:
+            killed = pool.submit(kill, folder, 1, KILLED_AT)
+            try:
+                launched("killed", 2, max_steps=STEPS, per_device_train_batch_size=12)
+            except ChildFailedError as failed:
+                said.write_text(f"{time.monotonic() - killed.result():.1f}\n{launch.failure(str(failed), folder)}")
+    if not (FOLDER / "killed.done").exists():
+        launched("killed", 2, max_steps=STEPS, per_device_train_batch_size=12)  # the same again
+        (FOLDER / "killed.done").write_text("resumed")
+    resumed = run("killed", 2)
+    seconds, _, sentence = said.read_text().partition("\n")
+    hashes = {name: {rank: lines[-1]["adapter"] for rank, lines in ranks.items()} for name, ranks in
+              {"undisturbed": undisturbed, "killed and resumed": resumed}.items()}
+    return {"sentence": sentence, "seconds until all had ended": float(seconds), "adapters": hashes,
+            "steps": {rank: [line["step"] for line in lines] for rank, lines in resumed.items()}}
+
+
+def table(results):
+    """What was measured, as text: the equality table, then the timing table."""
+    lines = [f"{'the same 24 completions':26}" + "".join(f"{loss:>22}" for loss in LOSSES), f"{'':26}" + f"{'loss      gradient':>22}" * 4]
+    for name, losses in results["equality"].items():
+        cells = [f"{one['loss']:+.6f}  {one['difference of the gradient']:.1e}" for one in losses.values()]
+        lines.append(f"{name:26}" + "".join(f"{cell:>22}" for cell in cells))
+    lines += ["(gradient: length of the difference from one process's, as a share of its length)", "",
+              f"{'processes x completions':26}{'rollouts':>10}{'training':>10}{'waiting':>10}   seconds a step, mean over ranks and steps"]
+    for name, steps in results["timing"]["split"].items():
+        mean = np.mean([list(step.values()) for step in steps], axis=(0, 1))
+        lines.append(f"{name:26}" + "".join(f"{seconds:10.2f}" for seconds in mean))
+    timed = results["timing"]
+    lines.append(f"two processes, a step: predicted {timed['predicted']:.2f} s, measured {timed['two processes, processor']:.2f} s of the processor, "
+                 f"{timed['two processes, clock']:.2f} s by the clock")
+    return "\n".join(lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="python -m grpo_kit.workshop.scale", description=__doc__.splitlines()[0])
+    parser.add_argument("--again", action="store_true", help="run everything anew")
+    options = parser.parse_args()
+    if options.again:
+        shutil.rmtree(FOLDER, ignore_errors=True)
+    os.chdir(ROOT / "notebooks")
+    sys.path.insert(0, "launch")
+    importlib.import_module("train")  # launch/train.py, before what would import vLLM
+    from transformers import AutoTokenizer
+
+    profile = choose_profile(data="embedded", model="../data/tiny-model")
+    if not (FOLDER / "data").exists():
+        write_parquet(make_dataset(profile, "train", AutoTokenizer.from_pretrained(profile.model)), "embedded", "train", FOLDER / "data")
+    results = {"equality": equality(), "timing": timing(), "killing": killing(), "two hosts": hosts(FOLDER, KILLED_AT, run("timing_2_24", 2)[0])}
+    versions = {name: metadata.version(name) for name in ("torch", "accelerate", "transformers", "trl", "peft")}
+    write(RESULTS, {"machine": machine(), "load": os.getloadavg()[1], "date": datetime.date.today().isoformat(), "seed": SEED,
+                    "command": "make scale", "versions": versions, **results})
+    print(f"\n{table(results)}\n\n{results['killing']['sentence']}\n{results['two hosts']}\n\nsaved as {RESULTS.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""What chapter 14 stands on: who failed, where a step's time went, what fits, how long a step takes; and verl's side."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from datasets import Dataset, load_dataset
+from transformers import Qwen2Config
+
+from grpo_kit.data.parquet import write_parquet
+from grpo_kit.machine.memory import count_parameters
+from grpo_kit.machine.profile import PROFILES
+from grpo_kit.machine.sharding import choose, training_bytes
+from grpo_kit.machine.step_time import CARDS
+from grpo_kit.machine.workers import Worker, calibrate, gpu_worker
+from grpo_kit.rewards.verl import compute_score
+from grpo_kit.training import launch
+from grpo_kit.workshop import scale
+
+ROOT_CAUSE = """
+Traceback (most recent call last):
+  File "x.py", line 3, in <module>
+ValueError: no such thing
+Root Cause (first observed failure):
+[0]:
+  time      : 2026-11-27_15:00:00
+  host      : vm
+  rank      : 1 (local_rank: 1)
+  exitcode  : {} (pid: 4711)
+"""
+RIGHT = "<reasoning>\n2 + 3 = 5\n</reasoning>\n<answer>\n5\n</answer>"
+SMALL = Qwen2Config(vocab_size=1000, hidden_size=64, intermediate_size=128, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2)
+
+
+def diary(folder, rank, steps):
+    (folder / f"rank_{rank}.jsonl").write_text("".join(json.dumps({"step": step}) + "\n" for step in range(1, steps + 1)))
+
+
+def test_a_killed_rank_is_named_with_what_is_left(tmp_path):
+    diary(tmp_path, 1, 3)
+    assert "begins anew" in launch.failure(ROOT_CAUSE.format(-9), tmp_path)
+    (tmp_path / "checkpoint-2").mkdir()
+    sentence = launch.failure(ROOT_CAUSE.format(-9), tmp_path)
+    assert sentence == ("Rank 1 (process 4711) was ended by signal 9 after step 3, and the launcher ended the others: "
+                        "the same command goes on from the checkpoint of step 2.")
+
+
+def test_an_error_in_a_rank_and_in_the_launcher_are_said(tmp_path):
+    assert "Rank 1 (process 4711) failed: ValueError: no such thing after step 0" in launch.failure(ROOT_CAUSE.format(1), tmp_path)
+    assert launch.failure("accelerate: error: unknown\n", tmp_path).endswith("accelerate: error: unknown")
+
+
+def test_a_launcher_that_fails_is_a_sentence(tmp_path):
+    process = launch.start([launch.sys.executable, "-c", "print('nothing here'); exit(3)"], tmp_path / "log")
+    with pytest.raises(launch.LaunchFailed, match="nothing here"):
+        launch.finish(process, tmp_path / "log", tmp_path)
+
+
+def test_a_step_is_split_without_a_rest():
+    parts = [["rollouts", 10.0, 14.0, 3.9], ["others' rollouts", 14.0, 15.5, 0.0], ["gradients", 17.0, 18.6, 0.0], ["gradients", 18.0, 18.5, 0.0]]
+    assert launch.split({"seconds": 10.0, "parts": parts}) == pytest.approx((4.0, 3.9, 2.1))
+    assert launch.split({"seconds": 5.0, "parts": [["rollouts", 0.0, 2.0, 2.0]]}) == (2.0, 3.0, 0)
+    assert launch.work({"cpu": 7.0, "parts": parts}) == pytest.approx((3.9, 3.1))
+
+
+def test_the_line_through_two_sizes_is_found():
+    worker = calibrate([(24, 1.0 + 0.1 * 24, 0.5 + 0.2 * 24), (48, 1.0 + 0.1 * 48, 0.5 + 0.2 * 48)], joining=0.3)
+    assert worker.writing == pytest.approx((1.0, 0.1)) and worker.training == pytest.approx((0.5, 0.2))
+    assert worker.together(48, 1) == pytest.approx(1.0 + 4.8 + 0.5 + 9.6)
+    assert worker.together(48, 2) == pytest.approx(1.0 + 2.4 + 0.5 + 4.8 + 0.3)
+    with pytest.raises(ValueError, match="two sizes"):
+        calibrate([(24, 1.0, 1.0), (24, 1.1, 1.0)])
+
+
+def test_working_at_once_is_the_longer_of_the_two():
+    worker = Worker(writing=(2.0, 0.1), training=(1.0, 0.2), joining=0.5)
+    assert worker.apart(40, 2, 2) == pytest.approx(2 + 2 + 1 + 4 + 0.5)
+    assert worker.one_step_off(40, 2, 2) == pytest.approx(5 + 0.5)
+    writers, seconds = worker.best(worker.one_step_off, 40, 8)
+    assert seconds == min(worker.one_step_off(40, n, 8 - n) for n in range(1, 8)) and 1 <= writers < 8
+
+
+def test_a_gpu_on_paper_writes_slower_with_more_and_longer_completions():
+    worker = gpu_worker(SMALL, CARDS["H100"], prompt=100, length=200)
+    longer = gpu_worker(SMALL, CARDS["H100"], prompt=100, length=400)
+    assert longer.writes(8) > worker.writes(8) > worker.writes(1) and longer.trains(8) > worker.trains(8) and worker.joining > 0
+
+
+def test_shares_and_cards_make_room():
+    profile, count = PROFILES["80gb"], count_parameters(SMALL)
+    whole, halves = (training_bytes(SMALL, profile, count, True, shares)["weights, gradients, moments"] for shares in (1, 2))
+    assert whole == 16 * (count["linear"] + count["rest"]) and halves < whole
+
+
+def test_what_to_take_follows_the_memory():
+    seven = Qwen2Config(vocab_size=151936, hidden_size=3584, intermediate_size=18944, num_hidden_layers=28, num_attention_heads=28, num_key_value_heads=4)
+    profile = replace(PROFILES["80gb"], per_device_train_batch_size=8, gradient_accumulation_steps=4, standby=True)
+    assert [choose(seven, profile, memory, 8, everything=True)[0] for memory in (24e9, 80e9, 160e9)] == ["does not fit", "shares", "whole"]
+    assert [choose(seven, profile, memory, cards)[0] for memory, cards in [(24e9, 1), (24e9, 4), (80e9, 1)]] == ["4 bits", "server", "whole"]
+
+
+def test_the_file_suits_trl_and_verl(tmp_path):
+    rows = Dataset.from_list([{"prompt": [{"role": "user", "content": "2 + 3?"}], "answer": "5", "question": "2 + 3?", "solution": "#### 5"}])
+    file = write_parquet(rows, "embedded", "train", tmp_path)
+    [row] = load_dataset(str(tmp_path))["train"]
+    assert file.name == "train.parquet" and [path.name for path in tmp_path.iterdir()] == [file.name]
+    assert row["prompt"] == [{"role": "user", "content": "2 + 3?"}] and row["answer"] == row["reward_model"]["ground_truth"] == "5"
+    assert row["data_source"] == "embedded" and row["extra_info"] == {"split": "train", "index": 0}
+
+
+def test_verls_score_is_the_weighted_sum():
+    score = compute_score(data_source="embedded", solution_str=RIGHT, ground_truth="5", extra_info={"index": 0, "num_turns": 2})
+    assert score == {"score": 3.5, "correctness_reward": 2.0, "format_reward": 0.5, "tag_reward": 0.25, "integer_reward": 0.25}
+    assert compute_score("embedded", "The answer is 5.", "5")["score"] == 0.0
+    with pytest.raises(ValueError, match="'five' of a problem of embedded is no number"):
+        compute_score("embedded", RIGHT, "five")
+
+
+def test_the_distance_of_gradients_is_relative():
+    one = {"a": np.array([3.0, 0.0]), "b": np.array([4.0])}
+    other = {"a": np.array([3.0, 0.5]), "b": np.array([4.0])}
+    assert scale.distance(one, one) == 0 and scale.distance(other, one) == pytest.approx(0.1)
+
+
+def test_what_was_measured_is_printed(capsys):
+    loss = {"loss": -0.41, "difference of the loss": 0.0, "difference of the gradient": 1e-7}
+    results = {"equality": {"one process": dict.fromkeys(scale.LOSSES, loss)},
+               "timing": {"split": {"2 x 24": [{0: [1.0, 2.0, 0.5], 1: [1.2, 2.0, 0.3]}]}, "predicted": 3.0,
+                          "two processes, processor": 3.5, "two processes, clock": 4.0}}
+    table = scale.table(results)
+    assert "-0.410000  1.0e-07" in table and "1.10      2.00      0.40" in table and "predicted 3.00 s, measured 3.50 s of the processor, 4.00 s by the clock" in table
