@@ -115,7 +115,7 @@ zh: setup ## write the Chinese notebooks again, after a change of a chapter or o
 
 # Sphinx stays out of .venv too. The name of its folder holds the list's checksum: another list, another folder.
 SPHINX = outputs/sphinx-$(shell cksum < notebooks/site/requirements-site.txt | cut -d ' ' -f 1)
-site: llama.cpp ## write the site into outputs/site: all chapters in both languages, and a page on which the models answer
+site: llama.cpp ## write the site into outputs/site: all chapters in both languages, and pages that compute
 	@test -d $(SPHINX) || { rm -rf outputs/sphinx.part && $(PYTHON) -m venv outputs/sphinx.part && \
 		outputs/sphinx.part/bin/python -m pip install --quiet --no-deps -r notebooks/site/requirements-site.txt && \
 		mv outputs/sphinx.part $(SPHINX); }

@@ -1,7 +1,7 @@
 """Opens outputs/site in a headless Chromium as a reader would, from a plain file server: the second part of `make test-browser`.
 
 Each function below is a check; the first that fails ends the run with one sentence. Screenshots, wide and as on a phone, go to
-outputs/browser/site/. A request to anything but the server is a failure. `browser_site.py search_finds` runs one check.
+outputs/browser/site/. A request to anything but the server is a failure. `browser_site.py the_glass_box_computes` runs one check.
 """
 
 import functools
@@ -165,9 +165,39 @@ def greedy_answers_are_llama_cpps(page, url):
     return f"all {ASKED} numbers of the trained model are llama.cpp's; letter by letter {said['after']} texts of it, {said['before']} of the base"
 
 
+def the_glass_box_computes(page, url):
+    page.goto(f"{url}/glassbox.html")
+    page.wait_for_function("() => document.getElementById('glassbox').dataset.ready === 'yes'")
+    off = page.evaluate("""() => {
+        const {record, computed} = document.getElementById("glassbox"), {weights, scale_rewards, epsilon, epsilon_high, group} = record.settings;
+        const set = {weights, scale: scale_rewards, low: epsilon, high: epsilon_high};
+        return Math.max(...record.steps.flatMap(step => computed(step, group, set).advantages.map((one, i) => Math.abs(one - step.advantages[i]))));
+    }""")
+    check(off < 2e-4, f"an advantage is {off} from the one that TRL computed")
+    advantages = lambda: page.locator(".completion strong").all_text_contents()  # noqa: E731
+    for step, group in [(step, group) for step in ("10", "20", "30") for group in range(4)]:  # one in which some are right
+        page.locator("[data-is=reset]").click()
+        page.locator("[data-is=step]").fill(step)
+        page.locator("[data-is=group]").select_option(index=group)
+        first = advantages()
+        page.locator("[data-is=scale]").select_option("group")
+        second = advantages()
+        page.locator("[data-weight=correctness]").fill("0")
+        if changed := len(first) == 8 and first != second != advantages():
+            break
+    check(changed, "a change of the settings changes no advantage")
+    stopped = page.locator(".token.clipped").count()
+    page.locator("[data-is=low]").fill("0")
+    page.locator("[data-is=high]").fill("0")
+    check(page.locator(".token.clipped").count() > stopped, "a tighter clip stops no more tokens")
+    page.locator("[data-is=reset]").click()
+    check(page.locator(".completion strong").all_text_contents() == first, "the settings of the training do not come back")
+    return f"advantages at most {off:.0e} from TRL's; weights, normalisation and clip change what is shown"
+
+
 def photographs(browser, url):
     """Wide and as on a phone, light and dark; nothing may stand out of a phone's page."""
-    pages = ["index.html", "talk.html", "cheatsheet.html", "glossary.html", "figures.html", f"notebooks/{CHAPTERS[5]}.html", "README.html"]
+    pages = ["index.html", "talk.html", "glassbox.html", "cheatsheet.html", "glossary.html", "figures.html", f"notebooks/{CHAPTERS[5]}.html", "README.html"]
     for place in ("", "zh/"):
         for size, scheme in ((WIDE, "light"), (PHONE, "dark")):
             for name in pages:
@@ -182,7 +212,7 @@ def photographs(browser, url):
 
 
 CHECKS = [search_finds, pictures_show, formulas_are_set, the_switch_keeps_the_chapter, the_night_is_dark, a_sheet_is_one_page,
-          both_models_answer, greedy_answers_are_llama_cpps]
+          both_models_answer, greedy_answers_are_llama_cpps, the_glass_box_computes]
 
 
 def main(chosen):

@@ -53,7 +53,7 @@ def test_the_figures_page_has_every_result_and_every_chapter(staged):
 
 
 def test_the_pages_that_compute_have_the_same_parts_in_both_languages():
-    for name in ("talk.md",):
+    for name in ("talk.md", "glassbox.md"):
         english, chinese = ((SOURCES / language / name).read_text("utf-8") for language in ("en", "zh"))
         for pattern in (r'data-is="([\w-]+)"', r'data-weight="(\w+)"'):
             assert re.findall(pattern, english) == re.findall(pattern, chinese)

@@ -1,4 +1,4 @@
-"""The site's JavaScript against the kit's rewards, text for text. Skipped where node is missing."""
+"""The site's JavaScript against the kit: rewards text for text, advantages and pushes number for number. Skipped where node is missing."""
 
 import json
 import shutil
@@ -7,6 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -15,12 +16,14 @@ from grpo_kit.rewards import answers, correctness_reward, format_reward, integer
 
 NOTEBOOKS = Path(__file__).resolve().parents[1]
 STATIC = NOTEBOOKS / "site/_static"
+RECORD = NOTEBOOKS / "results/glass_box.json"
 LOOP = """
 import * as rewards from "{static}/rewards.js";
+import * as grpo from "{static}/grpo.js";
 import {{ createInterface }} from "node:readline";
 for await (const line of createInterface({{ input: process.stdin }})) {{
   const [name, ...given] = JSON.parse(line);
-  console.log(JSON.stringify(rewards[name](...given)));
+  console.log(JSON.stringify({{ ...rewards, ...grpo }}[name](...given)));
 }}
 """
 pytestmark = pytest.mark.skipif(not shutil.which("node"), reason="node is not here (on Debian: apt install nodejs)")
@@ -28,7 +31,7 @@ pytestmark = pytest.mark.skipif(not shutil.which("node"), reason="node is not he
 
 @pytest.fixture(scope="module")
 def js(tmp_path_factory):
-    """A function of the scripts by its name: js("parseNumber", "72 apples")."""
+    """A function of the scripts by its name: js("advantages", [1, 0], 2, "none")."""
     script = tmp_path_factory.mktemp("js") / "loop.mjs"
     script.write_text(LOOP.format(static=STATIC.as_uri()))
     with subprocess.Popen(["node", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8") as node:
@@ -93,3 +96,47 @@ def test_the_sum_has_the_quickstarts_weights_and_a_cut_off_completion_earns_noth
     text = "<reasoning>\n2 + 2 = 4\n</reasoning>\n<answer>\n4\n</answer>"
     assert js("judge", text, "4")["total"] == 3.5 and js("judge", text, "5")["total"] == 1.5
     assert js("judge", text, "4", True)["total"] == 0 and js("judge", text, "")["paid"]["correctness"] is None
+
+
+def trl_advantages(rewards, group, scale):
+    """TRL's formula, in torch."""
+    rewards = torch.tensor(rewards, dtype=torch.float64).view(-1, group)
+    distance = rewards - rewards.mean(dim=1, keepdim=True)
+    std = {"none": None, "group": rewards.std(dim=1, keepdim=True), "batch": rewards.std()}[scale]
+    return (distance if std is None else distance / (std + 1e-4)).flatten().tolist()
+
+
+@pytest.mark.parametrize("scale", ["none", "group", "batch"])
+def test_advantages_are_trls(js, scale):
+    for rewards in ([3, 1, 0, 0, 3.5, 3.5, 3.5, 3.5], [0.0625, 0, 0, 0, 2, 2.5, 0, 1]):
+        assert js("advantages", rewards, 4, scale) == pytest.approx(trl_advantages(rewards, 4, scale), abs=1e-9)
+
+
+@pytest.mark.parametrize("low, high", [(0.2, 0.2), (0.2, 0.28), (0.05, 0.5)])
+def test_a_push_is_minus_the_gradient_of_the_clipped_loss(js, low, high):
+    torch.manual_seed(0)
+    before, advantage = -torch.rand(200, dtype=torch.float64), torch.randn(200, dtype=torch.float64)
+    after = (before + 0.5 * torch.randn(200, dtype=torch.float64)).requires_grad_()
+    ratio = (after - before).exp()
+    loss = -torch.min(ratio * advantage, ratio.clamp(1 - low, 1 + high) * advantage).sum() / 1000
+    wanted, = torch.autograd.grad(-loss, after)
+    found = [js("push", r, a, low, high, 1000) for r, a in zip(ratio.tolist(), advantage.tolist())]
+    assert found == pytest.approx(wanted.tolist(), abs=1e-12) and 20 < found.count(0) < 120
+
+
+def test_the_recorded_advantages_are_trls(js):
+    record = json.loads(RECORD.read_text("utf-8"))
+    weights, group = record["settings"]["weights"], record["settings"]["group"]
+    for step in record["steps"]:
+        found = js("advantages", js("combined", step["rewards"], weights), group, record["settings"]["scale_rewards"])
+        assert found == pytest.approx(step["advantages"], abs=2e-4)
+        assert all(len(one["ids"]) == len(one["before"]) == len(one["after"]) for kept in step["groups"] for one in kept["completions"])
+
+
+def test_the_recorded_rewards_are_those_that_the_scripts_pay(js):
+    record = json.loads(RECORD.read_text("utf-8"))
+    for step in record["steps"]:
+        for number, (gold, one) in enumerate((kept["gold"], one) for kept in step["groups"] for one in kept["completions"]):
+            ended, text = record["pieces"][str(one["ids"][-1])] == "<|im_end|>", "".join(record["pieces"][str(token)] for token in one["ids"])
+            paid = js("judge", text.removesuffix("<|im_end|>"), gold, not ended)["paid"]
+            assert paid == {name: values[number] for name, values in step["rewards"].items()}, text

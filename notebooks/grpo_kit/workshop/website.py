@@ -1,4 +1,4 @@
-"""Builds the site, `make site`: every chapter with its stored outputs, in English and Chinese, and a page on which the models answer.
+"""Builds the site, `make site`: every chapter with its stored outputs, in English and Chinese, and pages that compute.
 
     python -m grpo_kit.workshop.website SPHINX      # SPHINX: a Python that has the packages of notebooks/site/requirements-site.txt
 
@@ -175,6 +175,7 @@ def main(python):
             shutil.copytree(work / f"{language}.html", site / place, dirs_exist_ok=True)
         shutil.copytree(models(), site / "files")  # both languages read them there
         unpack(["@wllama/wllama@2.4.0"], OUTPUTS / "site-npm", site / "files")
+        shutil.copy(ROOT / "notebooks/results/glass_box.json", site / "files")
         if found := faults(site):
             raise SiteError("\n".join(found[:20]))
         if (size := megabytes(site)) > LIMIT_MB:
