@@ -1,6 +1,6 @@
 # `make` alone lists the targets; each one that needs .venv brings it up to date first.
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart aha test test-robust test-browser bench bench-growth gpu-check evidence controls lab llama.cpp chat smollm laptop tiny-model sync zh publish lock clean
+.PHONY: help setup quickstart aha test test-robust test-browser bench bench-growth gpu-check evidence controls tools lab llama.cpp chat smollm laptop tiny-model sync zh publish lock clean
 
 PYTHON := .venv/bin/python
 # tcmalloc (Debian: libtcmalloc-minimal4), where it is installed, spares torch some memory management;
@@ -76,6 +76,9 @@ evidence: setup ## on a GPU: two Qwen2.5 on GSM8K, whole test set before and aft
 
 controls: setup ## train again from other seeds and with other rewards (an hour or two; resumes), for chapter 06
 	@$(FOLDERS); PYTHONPATH=notebooks $(TRAIN) -m grpo_kit.workshop.controls $(ARGS)
+
+tools: setup ## train chapter 13's tool user from 0, 50 and 200 shown calls, three seeds (an hour or so; resumes)
+	@$(FOLDERS); PYTHONPATH=notebooks $(TRAIN) -m grpo_kit.workshop.tools $(ARGS)
 
 # In a container one is often root, which JupyterLab refuses unless it is told.
 lab: setup ## open the notebooks in JupyterLab
