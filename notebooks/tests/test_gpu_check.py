@@ -44,7 +44,7 @@ def test_without_a_gpu_it_stops_with_one_sentence(monkeypatch):
 
 @pytest.mark.parametrize("arguments, code, says", [
     (["--help"], 0, "--minutes"),
-    (["--parts", "02", "12"], 2, "invalid choice: '12'"),
+    (["--parts", "02", "99"], 2, "invalid choice: '99'"),
     (["--minutes", "ten"], 2, "invalid float value"),
 ])
 def test_arguments(monkeypatch, capsys, arguments, code, says):

@@ -54,7 +54,7 @@ def test_an_error_in_a_rank_and_in_the_launcher_are_said(tmp_path):
 def test_a_launcher_that_fails_is_a_sentence(tmp_path):
     process = launch.start([launch.sys.executable, "-c", "print('nothing here'); exit(3)"], tmp_path / "log")
     with pytest.raises(launch.LaunchFailed, match="nothing here"):
-        launch.finish(process, tmp_path / "log", tmp_path)
+        launch.wait_for(process, tmp_path / "log", tmp_path)
 
 
 def test_a_step_is_split_without_a_rest():

@@ -50,7 +50,7 @@ def end(process, folder):
                 os.kill(lines[-1]["pid"], signal.SIGKILL)
 
 
-def finish(process, log, folder):
+def wait_for(process, log, folder):
     """Waits for the launcher. LaunchFailed, with one sentence, where a process failed; `folder` is the run's output_dir."""
     try:
         status = process.wait()
