@@ -1,6 +1,6 @@
 # `make` alone lists the targets; each one that needs .venv brings it up to date first.
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart aha test test-robust test-browser bench bench-growth gpu-check evidence controls prices variants scale lab llama.cpp chat smollm laptop tiny-model sync zh site publish lock clean
+.PHONY: help setup quickstart aha test test-robust test-browser bench bench-growth gpu-check evidence controls prices variants tools scale lab llama.cpp chat smollm laptop tiny-model sync zh site publish lock clean
 
 PYTHON := .venv/bin/python
 # tcmalloc (Debian: libtcmalloc-minimal4), where it is installed, spares torch some memory management;
@@ -84,6 +84,9 @@ prices: setup ## train from five seeds with each of two price lists (some 20 min
 # make variants ARGS="--minutes 60": begin none after that; ARGS="--address HOST:PORT": on a Ray cluster that is running.
 variants: setup ## train nine variants of GRPO over ten seeds, by Ray, a core each (hours; resumes), for chapter 12
 	@$(FOLDERS); PYTHONPATH=notebooks $(TRAIN) -m grpo_kit.workshop.variants $(ARGS)
+
+tools: setup ## train chapter 13's tool user from 0, 50 and 200 shown calls, three seeds (an hour or so; resumes)
+	@$(FOLDERS); PYTHONPATH=notebooks $(TRAIN) -m grpo_kit.workshop.tools $(ARGS)
 
 scale: setup ## train in one, two and three processes and on two hosts, without a GPU (at most 10 minutes; resumes), for chapter 14
 	@PYTHONPATH=notebooks $(TRAIN) -m grpo_kit.workshop.scale $(ARGS)

@@ -13,7 +13,7 @@ NOTEBOOKS = Path(__file__).resolve().parents[1]
 KIT = NOTEBOOKS / "grpo_kit"
 MODULES = sorted(KIT.rglob("*.py"))
 FILES = sorted([*NOTEBOOKS.glob("[0-9]*.ipynb"), *NOTEBOOKS.glob("zh/[0-9]*.ipynb")])
-BELOW_ALL = {"machine", "model", "data", "rewards", "training", "measure", "sft", "export", "plots"}
+BELOW_ALL = {"machine", "model", "data", "rewards", "training", "measure", "sft", "export", "plots", "tools"}
 MAY_IMPORT = {  # {room: the rooms it may import}; whatever is not here would be an arrow back up
     "grpo_kit": {"machine", "model"},
     "machine": set(),
@@ -23,6 +23,7 @@ MAY_IMPORT = {  # {room: the rooms it may import}; whatever is not here would be
     "training": {"data", "rewards"},  # a log is rows in a file; what is printed on the way is scored
     "measure": {"rewards"},
     "sft": {"data"},
+    "tools": {"data", "rewards", "measure"},
     "export": {"machine", "model", "rewards"},  # which tokens end a completion
     "plots": {"rewards", "training", "measure"},
     "workshop": BELOW_ALL,

@@ -299,7 +299,7 @@ def make(*arguments, cwd=ROOT):
 
 def test_make_alone_lists_the_targets():
     lines = make("LC_ALL=C").stdout.splitlines()
-    targets = "setup quickstart aha test test-robust test-browser bench bench-growth gpu-check evidence controls prices variants scale lab llama.cpp chat smollm laptop tiny-model sync zh site publish lock clean".split()
+    targets = "setup quickstart aha test test-robust test-browser bench bench-growth gpu-check evidence controls prices variants tools scale lab llama.cpp chat smollm laptop tiny-model sync zh site publish lock clean".split()
     assert [line.split()[:2] for line in lines] == [["make", target] for target in targets]
     assert all(len(line.split()) > 4 for line in lines)
 

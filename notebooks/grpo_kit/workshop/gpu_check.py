@@ -31,7 +31,7 @@ from .step_cost import ROOT, SEED
 
 OUT = ROOT / "outputs/gpu_check"
 SHAPE = OUT / "shape"
-CHAPTERS = ["02", "03", "05", "06", "10", "08", "09", "07", "04", "11", "12", "14", "01"]
+CHAPTERS = ["02", "03", "05", "06", "10", "08", "09", "07", "04", "11", "12", "13", "14", "01"]
 STEPS = ["engine", "generate", "vllm"]
 PARTS = ["00", *STEPS, *CHAPTERS]
 LEAST = 60  # seconds; with fewer left a part is not begun: none of them would be ready in time

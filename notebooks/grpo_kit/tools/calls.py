@@ -1,0 +1,146 @@
+"""How a call is written and read, shown calls to learn from, and a conversation with tools, turn by turn."""
+
+import copy
+import json
+
+import numpy as np
+import pandas as pd
+from datasets import Dataset
+
+from grpo_kit.data.rows import SYSTEM_PROMPT
+from grpo_kit.measure.ask import own_seeds
+from grpo_kit.measure.score import Evaluation, lenient_accuracy
+from grpo_kit.rewards.answers import gold_answer
+from grpo_kit.rewards.functions import correctness_reward, format_reward
+from .calculator import calculate
+
+# ChatML as the small model knows it, and a call in words that it has read and written often: letters and brackets, which it never wrote,
+# surprise it more (chapter 13 measures it). So its language has one tool, `calculate`: "Solve steps: 12 * 30 - 4".
+CALLS = (
+    "{% set words = {'calculate': 'Solve', 'expression': 'steps'} %}"
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
+    "{% if message['role'] == 'assistant' %}{% generation %}{{ message['content'] or '' }}"
+    "{% for call in message['tool_calls'] or [] %}{{ '' if loop.first and not message['content'] else '\n' }}"
+    "{{ words.get(call['function']['name'], call['function']['name']) }}"
+    "{% for name, value in call['function']['arguments'].items() %}{{ ' ' + words.get(name, name) + ': ' + value | string }}{% endfor %}"
+    "{% endfor %}{{ '<|im_end|>' }}{% endgeneration %}"
+    "{% else %}{{ message['content'] }}"
+    "{% if loop.first and message['role'] == 'system' %}{% for tool in tools or [] %}{% set tool = tool['function'] %}"
+    "{{ '\n' + words.get(tool['name'], tool['name']) }}"
+    "{% for name in tool['parameters']['properties'] %}{{ ' ' + words.get(name, name) + ':' }}{% endfor %}{% endfor %}{% endif %}"
+    "{{ '<|im_end|>' }}{% endif %}{{ '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+READING = {
+    "defaults": {"role": "assistant"},
+    "start_anchor": "<|im_start|>assistant\n",
+    "fields": {
+        "tool_calls": {
+            "open": "Solve steps:",
+            "close_pattern": r"\n|<\|im_end\|>\s*",
+            "repeats": True,
+            "content": "text",
+            "transform": {"type": "function", "function": {"name": "calculate", "arguments": {"expression": "{content}"}}},
+        },
+        "content": {"close_pattern": r"<\|im_end\|>\s*", "content": "text"},
+    },
+}
+
+
+def with_calls(tokenizer):
+    """The tokenizer, which now writes calls and tools' words, and reads them: in its family's format where it has one, else in ours."""
+    from trl.chat_template_utils import add_response_schema, qwen2_5_chat_template  # here, for Unsloth must come before trl
+
+    if "<tool_call>" in tokenizer.get_vocab():
+        tokenizer.chat_template = qwen2_5_chat_template  # Qwen's own; Unsloth gives some models one that differs by a space
+        return add_response_schema(tokenizer)
+    tokenizer.chat_template, tokenizer.response_template = CALLS, READING
+    return tokenizer
+
+
+def to_dataset(rows):
+    """Rows of word problems as the Dataset that GRPOTrainer takes: `prompt`, `answer`, `question`, `solution`."""
+    return Dataset.from_list([
+        {"prompt": [{"role": "system", "content": SYSTEM_PROMPT}, {"role": "user", "content": row["question"]}],
+         "answer": gold_answer(row["answer"]), "question": row["question"], "solution": row["answer"]} for row in rows])
+
+
+def shown_calls(rows):
+    """Conversations to learn calls from, as the Dataset that SFTTrainer takes: `messages` and `tools`.
+
+    `rows` have a `question`, an `answer` and an `expression`; the assistant calls the calculator with it, and answers in the layout.
+    """
+    from transformers.utils import get_json_schema
+
+    found = []
+    for row in rows:
+        result = calculate(row["expression"])
+        call = {"type": "function", "function": {"name": "calculate", "arguments": {"expression": row["expression"]}}}
+        found.append({"messages": [
+            {"role": "system", "content": SYSTEM_PROMPT},
+            {"role": "user", "content": row["question"]},
+            {"role": "assistant", "content": "", "tool_calls": [call]},
+            {"role": "tool", "name": "calculate", "content": result},
+            {"role": "assistant", "content": f"<reasoning>\n{row['answer'].partition(chr(10))[0]}\n</reasoning>\n<answer>\n{result}\n</answer>"},
+        ], "tools": [get_json_schema(calculate)]})
+    return Dataset.from_list(found)
+
+
+def ask_with_calls(model, dataset, tokenizer, sampling_params, tools=(), lora_request=None, turns=4):
+    """Asks every question once and lets the model call `tools`, at most `turns` replies each: an `Evaluation`, as `evaluate` gives.
+
+    Its rows have also `calls` (how many), `failed` (how many of them the tool refused) and `conversation` (all that was written after
+    the question, as tokens say it). `text` is the last reply; `length` counts the model's own tokens.
+    """
+    from trl.chat_template_utils import parse_response
+
+    by_name, template = {tool.__name__: tool for tool in tools}, tokenizer.apply_chat_template
+    prompts = template(list(dataset["prompt"]), tools=list(tools) or None, add_generation_prompt=True, tokenize=True, return_dict=True)["input_ids"]
+    params = own_seeds(sampling_params, len(prompts))
+    told = [{"ids": list(ids), "length": 0, "calls": 0, "failed": 0} for ids in prompts]
+    open_ones = list(range(len(prompts)))
+    for turn in range(turns):
+        asked = [{"prompt_token_ids": told[one]["ids"]} for one in open_ones]
+        requests = model.fast_generate(asked, sampling_params=[params[one] for one in open_ones], lora_request=lora_request, use_tqdm=False)
+        calling = []
+        for one, request in zip(open_ones, requests):
+            talk, output = told[one], request.outputs[0]
+            ids = list(output.token_ids)
+            reply = parse_response(tokenizer, ids, prefix=talk["ids"])
+            talk.update(text=reply["content"], cut=output.finish_reason == "length", length=talk["length"] + len(ids))
+            talk["ids"] += ids
+            calls = [] if talk["cut"] else reply.get("tool_calls") or []
+            if calls and tools and turn + 1 < turns:
+                talk["ids"] += _answered(tokenizer, [_run(by_name, call["function"], talk) for call in calls])
+                calling.append(one)
+        open_ones = calling
+        if not open_ones:
+            break
+    texts, golds = [talk["text"] for talk in told], list(dataset["answer"])
+    return Evaluation(pd.DataFrame({
+        "prompt": [tokenizer.decode(ids) for ids in prompts], "text": texts,
+        "layout": np.array(format_reward(texts)) > 0, "strict": np.array(correctness_reward(texts, golds)) > 0,
+        "lenient": np.array(lenient_accuracy(texts, golds)) > 0, "truncated": [talk["cut"] for talk in told],
+        "length": [talk["length"] for talk in told], "calls": [talk["calls"] for talk in told], "failed": [talk["failed"] for talk in told],
+        "conversation": [tokenizer.decode(talk["ids"][len(ids):]) for talk, ids in zip(told, prompts)]}))
+
+
+def _run(by_name, function, talk):
+    """The message with a tool's answer, or with what was wrong, as TRL writes it."""
+    talk["calls"] += 1
+    try:
+        result = by_name[function["name"]](**function["arguments"])
+    except Exception as error:  # whatever a model may pass: it is told, as in TRL
+        talk["failed"] += 1
+        result = {"error": str(error)}
+    return {"role": "tool", "name": function["name"], "content": str(result)}
+
+
+def _answered(tokenizer, messages):
+    """The tokens between a call's end and the next reply's beginning, as TRL's trainer finds them: the difference of two chats."""
+    dummy = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "", "tool_calls": [
+        {"type": "function", "function": {"name": messages[0]["name"], "arguments": {}}}]}]
+    before = tokenizer.apply_chat_template(dummy, tokenize=True, return_dict=False)
+    after = tokenizer.apply_chat_template(dummy + messages, tokenize=True, return_dict=False, add_generation_prompt=True)
+    end = len(before) - before[::-1].index(tokenizer.eos_token_id)
+    return after[end:]

@@ -1,0 +1,279 @@
+"""Tools: the calculator against Python's integers, calls written and read, and the engine's log-probs over several turns."""
+
+import copy
+import json
+import re
+from fractions import Fraction
+
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, strategies as st
+
+from grpo_kit import FastLanguageModel  # before transformers and trl: it mends what they need on this machine
+from grpo_kit.data.large_sums import large_sums
+from grpo_kit.data.problems import FOLDER
+from grpo_kit.measure import Evaluation
+from grpo_kit.rewards import correctness_reward, format_reward
+from grpo_kit.tools import ask_with_calls, calculate, shown_calls, to_dataset, with_calls
+from grpo_kit.tools.calculator import DEPTH, DIGITS, LENGTH, value
+from grpo_kit.tools.calls import READING
+from grpo_kit.workshop import tools as workshop
+from transformers import AutoTokenizer
+from transformers.utils import get_json_schema
+from trl import GRPOConfig, GRPOTrainer
+from trl.chat_template_utils import is_chat_template_prefix_preserving, is_chat_template_stop_token_trained, parse_response, supports_tool_calling
+from vllm import SamplingParams
+
+TINY = FOLDER.parent / "tiny-model"
+SHOWN = large_sums(4, seed="shown")
+
+
+def expressions(inner):
+    """Pairs (text, value) that join two of `inner`; of unequal strength, so bracketed now and then."""
+    def join(pair):
+        (left, a), sign, (right, b), bracketed = pair
+        b_text = f"({right})" if bracketed or sign in "*/-" else right
+        a_text = f"({left})" if sign in "*/" else left
+        if sign == "/" and b == 0:
+            return f"({a_text})", a
+        return f"{a_text} {sign} {b_text}", {"+": a + b, "-": a - b, "*": a * b, "/": a / b if b else 0}[sign]
+
+    return st.tuples(inner, st.sampled_from("+-*/"), inner, st.booleans()).map(join)
+
+
+numbers = st.tuples(st.integers(0, 10**9), st.booleans()).map(lambda pair: (f"{pair[0]:,}" if pair[1] else str(pair[0]), Fraction(pair[0])))
+
+
+@given(st.recursive(numbers, expressions, max_leaves=5))
+def test_the_calculator_agrees_with_exact_arithmetic(pair):
+    text, wanted = pair
+    if len(text) <= LENGTH:
+        assert value(text) == wanted
+
+
+@given(st.lists(st.tuples(st.sampled_from(["+", "-", "*"]), st.integers(0, 99_999)), min_size=1, max_size=6), st.integers(0, 99_999))
+def test_without_brackets_it_keeps_pythons_order(steps, first):
+    text = str(first) + "".join(f" {sign} {number}" for sign, number in steps)
+    wanted = first
+    terms, signs = [first], []  # products first, then from the left, worked out on Python's integers
+    for sign, number in steps:
+        if sign == "*":
+            terms[-1] *= number
+        else:
+            signs.append(sign)
+            terms.append(number)
+    wanted = terms[0]
+    for sign, term in zip(signs, terms[1:]):
+        wanted = wanted + term if sign == "+" else wanted - term
+    if len(text) <= LENGTH:
+        assert calculate(text) == f"{wanted:,}"
+
+
+@given(st.text(alphabet="0123456789+-*/(). ,_axe\n٣７", max_size=2 * LENGTH))
+def test_anything_else_is_one_sentence(text):
+    try:
+        calculate(text)
+    except ValueError as error:
+        assert str(error).endswith(".") and "\n" not in str(error)
+
+
+@pytest.mark.parametrize("text, says", [
+    ("1 +", "number is missing"), ("", "number is missing"), ("1 2", "sign is missing"), ("(1", "not closed"), ("1)", "not opened"),
+    ("1 / (2 - 2)", "division by zero"), ("2 ** 3", "number is missing"), ("__import__('os')", "what is '_'"), ("1_000", "what is '_'"), ("７", "what is"),
+    ("1,00", "what is ','"), ("9" * (DIGITS + 1), "digits"), ("(" * (DEPTH + 1) + "1" + ")" * (DEPTH + 1), "within each other"),
+    ("-" * (DEPTH + 1) + "1", "within each other"), ("1+" * LENGTH + "1", "characters"), (12, "text"), (None, "text"),
+])
+def test_what_it_refuses_and_why(text, says):
+    with pytest.raises(ValueError, match=re.escape(says)):
+        calculate(text)
+
+
+def test_it_writes_results_as_the_problems_do():
+    texts = ["347 * 286 - 4,512", "-(2 - 5) * 4", "7 / 2", "1 / 3", "1,000,000 * 1,000,000", "5 - 7"]
+    assert [calculate(text) for text in texts] == ["94,730", "12", "3.5", "0.333333", "1,000,000,000,000", "-2"]
+
+
+def test_large_sums_are_true_large_and_made_from_the_seed():
+    rows = large_sums(200, seed="test")
+    assert rows == large_sums(200, seed="test") != large_sums(200, seed="other") and len({row["question"] for row in rows}) == 200
+    for row in rows:
+        assert row["answer"].endswith(f"#### {calculate(row['expression'])}") and value(row["expression"]) >= 0
+        assert set(re.findall(r"[0-9][0-9,]*", row["expression"])) == set(re.findall(r"[0-9][0-9,]*[0-9]", row["question"])) or " 1 " in row["question"]
+    assert not {row["question"] for row in large_sums(50, seed="test", avoid={row["question"] for row in rows})} & {row["question"] for row in rows}
+
+
+@pytest.fixture
+def tokenizer():
+    return with_calls(AutoTokenizer.from_pretrained(TINY))
+
+
+def test_the_template_adds_calls_and_changes_nothing_else(tokenizer):
+    chat = [{"role": "system", "content": "S"}, {"role": "user", "content": "U"}, {"role": "assistant", "content": "A"}]
+    for count, start in [(2, True), (3, False)]:
+        plain = AutoTokenizer.from_pretrained(TINY).apply_chat_template(chat[:count], tokenize=False, add_generation_prompt=start)
+        assert tokenizer.apply_chat_template(chat[:count], tokenize=False, add_generation_prompt=start) == plain
+    assert supports_tool_calling(tokenizer) and is_chat_template_prefix_preserving(tokenizer) and is_chat_template_stop_token_trained(tokenizer)
+
+
+def test_a_call_that_is_written_is_read_again(tokenizer):
+    row = shown_calls(SHOWN)[0]
+    ids = tokenizer.apply_chat_template(row["messages"], tools=row["tools"], return_dict=False)
+    begin = tokenizer.apply_chat_template(row["messages"][:2], tools=row["tools"], add_generation_prompt=True, return_dict=False)
+    reply = ids[len(begin) : ids.index(tokenizer.eos_token_id, len(begin)) + 1]
+    assert parse_response(tokenizer, reply, prefix=begin) == {name: said for name, said in row["messages"][2].items() if said is not None}
+    for text in ["The answer is 5.", "Solve", "Solve steps"]:
+        parsed = parse_response(tokenizer, tokenizer(f"{text}<|im_end|>", add_special_tokens=False)["input_ids"], prefix=begin)
+        assert parsed == {"role": "assistant", "content": text}
+
+
+def test_only_the_assistants_words_count_in_sft(tokenizer):
+    row = shown_calls(SHOWN)[0]
+    out = tokenizer.apply_chat_template(row["messages"], tools=row["tools"], return_dict=True, return_assistant_tokens_mask=True)
+    counted = tokenizer.decode([token for token, mask in zip(out["input_ids"], out["assistant_masks"]) if mask])
+    expression, result = SHOWN[0]["expression"], calculate(SHOWN[0]["expression"])
+    assert counted.startswith(f"Solve steps: {expression}<|im_end|><reasoning>") and counted.endswith(f"{result}\n</answer><|im_end|>")
+    assert "tool" not in counted
+
+
+def test_a_shown_answer_earns_everything():
+    rows, dataset = shown_calls(SHOWN), to_dataset(SHOWN)
+    texts = [row["messages"][-1]["content"] for row in rows]
+    assert correctness_reward(texts, list(dataset["answer"])) == [2.0] * 4 and format_reward(texts) == [0.5] * 4
+
+
+def test_a_family_with_its_own_format_keeps_it():
+    tokenizer = AutoTokenizer.from_pretrained(TINY)
+    tokenizer.add_tokens(["<tool_call>", "</tool_call>"])
+    with_calls(tokenizer)
+    chat = shown_calls(SHOWN)[0]
+    text = tokenizer.apply_chat_template(chat["messages"], tools=chat["tools"], tokenize=False)
+    assert '<tool_call>\n{"name": "calculate", "arguments": {"expression": ' in text and "<tool_response>" in text
+    reply = tokenizer(text.split("<|im_start|>assistant\n")[-2].partition("<|im_end|>")[0] + "<|im_end|>", add_special_tokens=False)["input_ids"]
+    assert parse_response(tokenizer, reply, prefix=[])["tool_calls"] == chat["messages"][2]["tool_calls"]
+
+
+# --- with the engine: every reply of this model is a call, so that the loop goes on for several turns ------------------
+
+
+def echo(text: str) -> str:
+    """Says it again.
+
+    Args:
+        text: What to say.
+    """
+    return f"You say: {text[:12]} Now {len(text)}?"
+
+
+@pytest.fixture(scope="module")
+def talker():
+    model, tokenizer = FastLanguageModel.from_pretrained(str(TINY), max_seq_length=768, load_in_4bit=True, fast_inference=True, max_lora_rank=4)
+    model = FastLanguageModel.get_peft_model(model, r=4, lora_alpha=4, target_modules=["q_proj", "down_proj"], random_state=3407)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.02, generator=torch.Generator().manual_seed(3407))  # an adapter that does something
+    with_calls(tokenizer)
+    reading = copy.deepcopy(READING)
+    del reading["fields"]["tool_calls"]["open"]
+    reading["fields"]["tool_calls"] |= {"open_pattern": r"(?=[A-Z0-9<$-])", "content": "text", "repeats": True, "close_pattern": r"<\|im_end\|>\s*",
+                                        "transform": {"type": "function", "function": {"name": "echo", "arguments": {"text": "{content}"}}}}
+    tokenizer.response_template = reading
+    return model, tokenizer
+
+
+def make_trainer(talker, folder, **changes):
+    model, tokenizer = talker
+    args = GRPOConfig(output_dir=str(folder), use_vllm=True, per_device_train_batch_size=8, num_generations=4, max_steps=1, max_completion_length=160,
+                      max_tool_calling_iterations=3, temperature=1.0, report_to="none", disable_tqdm=True, seed=3407, save_strategy="no", **changes)
+    return GRPOTrainer(model=model, processing_class=tokenizer, reward_funcs=[format_reward], args=args, tools=[echo], train_dataset=to_dataset(SHOWN))
+
+
+def test_sampled_logprobs_are_the_policys_over_several_turns(talker, tmp_path):
+    trainer = make_trainer(talker, tmp_path, vllm_importance_sampling_correction=True)
+    rows = [trainer.train_dataset[n // 4] for n in range(8)]
+    trainer.model.train()
+    out = trainer._generate_and_score_completions(rows)
+    mask = (out["completion_mask"] * out["tool_mask"]).bool()
+    turns = [int((row[1:] & ~row[:-1]).sum()) + 1 for row in mask]
+    assert max(turns) == 4 and min(turns) >= 2  # three calls were answered, and a last reply followed
+    assert (out["completion_mask"].bool() & ~mask).sum() > 100  # the tool's words, which do not count
+    ids = torch.cat([out["prompt_ids"], out["completion_ids"]], dim=1)
+    attention = torch.cat([out["prompt_mask"], out["completion_mask"]], dim=1)
+    for scored in (trainer._get_per_token_logps_and_entropies(trainer.model, ids, attention, mask.shape[1])[0], plain(trainer.model, ids, attention, mask.shape[1])):
+        assert (scored - out["sampling_per_token_logps"])[mask].abs().max() < 1e-3
+
+
+@torch.no_grad()
+def plain(model, ids, attention, length):
+    """The policy's log-probs by one plain forward over the padded rows: no packing, no engine."""
+    positions = (attention.cumsum(-1) - 1).clamp(min=0)
+    logits = model(input_ids=ids, attention_mask=attention, position_ids=positions).logits[:, -length - 1 : -1]
+    return logits.log_softmax(-1).gather(-1, ids[:, -length:, None])[..., 0]
+
+
+def test_the_tools_words_bear_no_loss(talker, tmp_path):
+    trainer = make_trainer(talker, tmp_path)
+    trainer.model.train()
+    out = trainer._generate_and_score_completions([trainer.train_dataset[n // 4] for n in range(8)])
+    out["advantages"] = torch.linspace(-1, 1, 8)
+    trainer.current_gradient_accumulation_steps = 1  # which its training loop sets
+    own = out["completion_mask"] * out["tool_mask"]
+    first = trainer.compute_loss(trainer.model, out)
+    first.backward()
+    gradient = {name: p.grad.clone() for name, p in trainer.model.named_parameters() if p.grad is not None}
+    trainer.model.zero_grad()
+    logps = trainer._get_per_token_logps_and_entropies(
+        trainer.model, torch.cat([out["prompt_ids"], out["completion_ids"]], 1), torch.cat([out["prompt_mask"], out["completion_mask"]], 1), own.shape[1])[0]
+    by_hand = -((logps - logps.detach()).exp() * out["advantages"][:, None] * own).sum() / own.sum()
+    by_hand.backward()
+    assert float(first) == pytest.approx(float(by_hand), abs=1e-4)
+    for name, p in trainer.model.named_parameters():
+        if p.grad is not None:
+            assert torch.allclose(p.grad, gradient[name], atol=1e-4 + 0.01 * gradient[name].abs().max()), name
+    trainer.model.zero_grad()
+
+
+def test_asking_with_tools_writes_what_trls_loop_writes(talker, tmp_path):
+    model, tokenizer = talker
+    model.save_lora(str(tmp_path / "adapter"))
+    params = SamplingParams(temperature=0.0, max_tokens=160)
+    told = ask_with_calls(model, to_dataset(SHOWN), tokenizer, params, [echo], model.load_lora(str(tmp_path / "adapter"))).rows
+    trainer = make_trainer(talker, tmp_path, generation_kwargs={"temperature": 0.0})
+    trainer.model.train()
+    out = trainer._generate_and_score_completions([trainer.train_dataset[n // 4] for n in range(8)])
+    for row, mask, text in zip(out["completion_ids"][::4], out["completion_mask"][::4], told["conversation"]):
+        mine = tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert tokenizer.decode(row[mask.bool()]).split("<|im_end|>")[:2] == text.split("<|im_end|>")[:2] and mine
+    assert told["calls"].max() == 3 and (told["failed"] == 0).all()
+
+
+# --- `make tools`, without a training ----------------------------------------------------------------------------------
+
+JOBS = [{"shown": shown, "seed": seed, "model": "ab12", "settings": "cd34"} for seed in (1, 2) for shown in (0, 50)]
+
+
+def line(job):
+    stages = ("base", "SFT", "GRPO") if job["shown"] else ("base", "GRPO")
+    return {"results": {stage: {name: {"strict": 10.0 * job["seed"] + place} for name in ("large sums", "ordinary")} for place, stage in enumerate(stages)}}
+
+
+def test_a_killed_make_tools_goes_on_where_it_was(tmp_path, capsys):
+    file, asked = tmp_path / "runs.jsonl", []
+    file.write_text(f"{json.dumps(JOBS[1] | line(JOBS[1]))}\n{json.dumps(JOBS[0] | {'settings': 'others'} | line(JOBS[0]))}\n" + '{"shown": 0, "se')
+    runs = workshop.collect(file, JOBS, lambda job: asked.append((job["shown"], job["seed"])) or line(job))
+    assert asked == [(0, 1), (0, 2), (50, 2)] and [(run["shown"], run["seed"]) for run in runs] == [(0, 1), (50, 1), (0, 2), (50, 2)]
+    assert workshop.collect(file, JOBS, None) == runs and "50 shown rows, seed 2: done" in capsys.readouterr().out
+
+
+def test_its_table_leaves_out_what_was_not_run():
+    lines = workshop.table([job | line(job) for job in JOBS]).splitlines()
+    assert lines[1].split() == ["0", "shown,", "2", "seeds", "15.0", "±", "63.5", "16.0", "±", "63.5"]
+    assert lines[2].split()[4::3] == ["15.0", "16.0", "17.0"]
+
+
+def test_figures_are_shares_of_all_questions():
+    rows = pd.DataFrame({"strict": [True, False], "lenient": [True, True], "layout": [True, False], "truncated": [False, False],
+                         "calls": [2, 0], "failed": [1, 0], "length": [10, 21]})
+    wanted = {"questions": 2, "strict": 50.0, "lenient": 100.0, "layout": 50.0, "truncated": 0.0, "called": 50.0, "refused": 50.0, "tokens": 15.5, "right": "10"}
+    assert workshop.figures(Evaluation(rows)) == wanted
