@@ -1,7 +1,7 @@
 """What do shown calls give, and what does GRPO? `make tools`, which chapter 13 reads.
 
 The chapter's two trainings, SFT on shown calls and then GRPO with the calculator, from 0, 50 and 200 shown rows and several
-seeds, each in a process of its own; with 0 rows there is no SFT. A seed sets the adapter's first weights, the order of the rows
+seeds; with 0 rows there is no SFT. A seed sets the adapter's first weights, the order of the rows
 and the sampled tokens; the shown rows and the problems are the same for all.
 Before, between and after, each model is asked the large sums and the ordinary test problems, sampled at temperature 1, the
 calculator at hand.
@@ -16,8 +16,6 @@ import hashlib
 import importlib.metadata as metadata
 import json
 import os
-import subprocess
-import sys
 import tempfile
 import time
 
@@ -33,7 +31,6 @@ FOLDER, RESULTS = NOTEBOOKS / "outputs/tools", NOTEBOOKS / "results/tools.json"
 SHOWN, SEEDS, QUESTIONS = (200, 50, 0), 3, 100
 STAGES = ("base", "SFT", "GRPO")
 FIGURES = ["strict", "lenient", "layout", "truncated", "called", "refused"]  # in % of the questions; and "tokens", a mean
-LIMIT = 3600  # seconds that a training and its questions may take
 
 
 def fingerprint_of(settings):
@@ -49,62 +46,68 @@ def figures(evaluation):
     return {"questions": len(rows), **shares, "tokens": round(float(rows["length"].mean()), 2), "right": right}
 
 
-def train_and_ask(shown, seed, changes):
-    """One training from `shown` rows: {"seconds": …, "curve": each step's reward, "results": {stage: {set: figures}}}.
+class Trainings:
+    """Model and engine, loaded once, which train one adapter after another."""
 
-    `changes`: {"SFT": keywords, "GRPO": keywords} that differ from the chapter's settings.
-    """
-    from grpo_kit import FastLanguageModel  # before trl
-    from grpo_kit.data.large_sums import large_sums
-    from grpo_kit.data.rows import make_dataset
-    from grpo_kit.rewards.functions import correctness_reward
-    from grpo_kit.tools import ask_with_calls, calculate, shown_calls, to_dataset, with_calls
-    from grpo_kit.tools.settings import grpo_settings, in_float32, sft_settings
-    from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
-    from vllm import SamplingParams
+    def __init__(self):
+        from grpo_kit import FastLanguageModel  # before transformers
+        from grpo_kit.data.large_sums import large_sums
+        from grpo_kit.data.rows import make_dataset
+        from grpo_kit.tools import shown_calls, to_dataset, with_calls
 
-    profile, began, results = choose_profile(), time.perf_counter(), {}
-    model, tokenizer = FastLanguageModel.from_pretrained(
-        profile.model, max_seq_length=profile.max_seq_length, load_in_4bit=True, fast_inference=True, random_state=seed,
-        max_lora_rank=profile.lora_rank, gpu_memory_utilization=profile.gpu_memory_utilization)
-    model = FastLanguageModel.get_peft_model(
-        model, r=profile.lora_rank, lora_alpha=profile.lora_rank, target_modules=PROJECTIONS, random_state=seed)
-    with_calls(tokenizer)
-    sets = {"large sums": to_dataset(large_sums(QUESTIONS, "test")), "ordinary": make_dataset(profile, "test", tokenizer).select(range(QUESTIONS))}
-    with tempfile.TemporaryDirectory() as folder:
-        def ask(stage):
-            """Asks the model as it stands, both sets; the base model's answers do not depend on the seed."""
-            model.save_lora(f"{folder}/{stage}")
-            lora_request, limit = model.load_lora(f"{folder}/{stage}"), profile.max_completion_length
-            params = SamplingParams(temperature=1.0, max_tokens=limit, seed=SEED)
-            results[stage] = {name: figures(ask_with_calls(model, rows, tokenizer, params, [calculate], lora_request)) for name, rows in sets.items()}
+        self.profile = profile = choose_profile()
+        model, self.tokenizer = FastLanguageModel.from_pretrained(
+            profile.model, max_seq_length=profile.max_seq_length, load_in_4bit=True, fast_inference=True,
+            max_lora_rank=profile.lora_rank, gpu_memory_utilization=profile.gpu_memory_utilization)
+        self.model = FastLanguageModel.get_peft_model(
+            model, r=profile.lora_rank, lora_alpha=profile.lora_rank, target_modules=PROJECTIONS, random_state=SEED)
+        with_calls(self.tokenizer)
+        self.shown, self.dataset = shown_calls(large_sums(max(SHOWN), "shown")), to_dataset(large_sums(2000, "train"))
+        self.tests = {"large sums": to_dataset(large_sums(QUESTIONS, "test")),
+                      "ordinary": make_dataset(profile, "test", self.tokenizer).select(range(QUESTIONS))}
 
-        if shown == 0 and seed == SEED:  # an adapter that is still zero answers as the base model, from every seed
-            ask("base")
-        if shown:
-            args = SFTConfig(**sft_settings(profile, folder, seed) | changes.get("SFT", {}))
-            rows = shown_calls(large_sums(200, "shown")[:shown])
-            trainer = SFTTrainer(model=model, processing_class=tokenizer, args=args, train_dataset=rows)
-            in_float32(model)
+    def ask(self, folder):
+        """{set: figures} of the adapter as it stands; `folder`: where to keep it meanwhile."""
+        from grpo_kit.tools import ask_with_calls, calculate
+        from vllm import SamplingParams
+
+        self.model.save_lora(folder)
+        lora_request = self.model.load_lora(folder)
+        params = SamplingParams(temperature=1.0, max_tokens=self.profile.max_completion_length, seed=SEED)
+        return {name: figures(ask_with_calls(self.model, rows, self.tokenizer, params, [calculate], lora_request)) for name, rows in self.tests.items()}
+
+    def train(self, job, changes=None):
+        """The rest of the job's line: "curve" (each step's reward), "results" ({stage: {set: figures}}), "seconds", "cpu seconds".
+
+        `changes`: {"SFT": keywords, "GRPO": keywords} that differ from the chapter's settings, for a trial.
+        """
+        from grpo_kit.rewards.functions import correctness_reward
+        from grpo_kit.tools import calculate
+        from grpo_kit.tools.settings import grpo_settings, in_float32, sft_settings
+        from grpo_kit.training.variants import reset_adapter
+        from transformers import PrinterCallback
+        from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
+
+        began, cpu, results = time.perf_counter(), time.process_time(), {}
+        changes, seed, common = changes or {}, job["seed"], {"model": self.model, "processing_class": self.tokenizer}
+        reset_adapter(self.model, seed)
+        with tempfile.TemporaryDirectory() as folder:
+            if job["shown"] == 0 and seed == SEED:  # an adapter that is still zero answers as the base model, from every seed
+                results["base"] = self.ask(f"{folder}/base")
+            if job["shown"]:
+                args = SFTConfig(**sft_settings(self.profile, folder, seed) | changes.get("SFT", {}))
+                trainer = SFTTrainer(args=args, train_dataset=self.shown.select(range(job["shown"])), **common)
+                trainer.remove_callback(PrinterCallback)
+                in_float32(self.model)
+                trainer.train()
+                results["SFT"] = self.ask(f"{folder}/SFT")
+            args = GRPOConfig(**grpo_settings(self.profile, folder, seed) | changes.get("GRPO", {}))
+            trainer = GRPOTrainer(reward_funcs=[correctness_reward], args=args, tools=[calculate], train_dataset=self.dataset, **common)
+            trainer.remove_callback(PrinterCallback)
             trainer.train()
-            ask("SFT")
-        args = GRPOConfig(**grpo_settings(profile, folder, seed) | changes.get("GRPO", {}))
-        trainer = GRPOTrainer(model=model, processing_class=tokenizer, reward_funcs=[correctness_reward], args=args, tools=[calculate],
-                              train_dataset=to_dataset(large_sums(2000, "train")))
-        trainer.train()
-        ask("GRPO")
-    curve = [round(log["reward"], 4) for log in trainer.state.log_history if "reward" in log]
-    return {"seconds": round(time.perf_counter() - began), "curve": curve, "results": results}
-
-
-def in_a_process(job):
-    """`train_and_ask` in a process of its own. RuntimeError, with the end of what it said, where it fails."""
-    command = [sys.executable, "-m", "grpo_kit.workshop.tools", f"--shown={job['shown']}", f"--seed={job['seed']}"]
-    process = bench.start(command, LIMIT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
-    printed, errors = process.communicate()
-    if process.returncode:
-        raise RuntimeError(f"{errors[-3000:]}\n{job} ended with {process.returncode}. The same command goes on from what is finished.")
-    return json.loads(printed.splitlines()[-1])  # the libraries print before it
+            results["GRPO"] = self.ask(f"{folder}/GRPO")
+        curve = [round(log["reward"], 4) for log in trainer.state.log_history if "reward" in log]
+        return {"curve": curve, "results": results, "seconds": round(time.perf_counter() - began), "cpu seconds": round(time.process_time() - cpu)}
 
 
 def collect(file, jobs, run):
@@ -140,21 +143,27 @@ def table(runs):
 
 def main():
     parser = argparse.ArgumentParser(prog="python -m grpo_kit.workshop.tools", description=__doc__.splitlines()[0])
-    parser.add_argument("--shown", type=int, help="run only this training, and print its line")
-    parser.add_argument("--seed", type=int, default=SEED, help=f"of that training (default {SEED})")
-    parser.add_argument("--changes", type=json.loads, default={}, help='for a trial: \'{"GRPO": {"max_steps": 5}}\'')
+    parser.add_argument("--changes", type=json.loads, help='for a trial, whose lines are kept apart: \'{"GRPO": {"max_steps": 5}}\'')
     options, profile = parser.parse_args(), choose_profile()
-    os.chdir(NOTEBOOKS)  # the profile names its folders from there
-    if options.shown is not None:
-        return print("\n" + json.dumps(train_and_ask(options.shown, options.seed, options.changes)))
     from grpo_kit.tools.settings import grpo_settings, sft_settings
     from grpo_kit.training.resume import only_one
 
-    settings = {"SFT": sft_settings(profile, "", SEED), "GRPO": grpo_settings(profile, "", SEED)}
+    os.chdir(NOTEBOOKS)  # the profile names its folders from there
+    changes, loaded = options.changes or {}, []
+    settings = {"SFT": sft_settings(profile, "", SEED) | changes.get("SFT", {}), "GRPO": grpo_settings(profile, "", SEED) | changes.get("GRPO", {})}
     kind = {"model": fingerprint(profile.model), "settings": fingerprint_of(settings)}
     jobs = [{"shown": shown, "seed": SEED + number} | kind for number in range(SEEDS) for shown in SHOWN]
+
+    def run(job):
+        """Loads model and engine at the first job that has no line yet."""
+        if not loaded:
+            loaded.append(Trainings())
+        return loaded[0].train(job, changes)
+
     with only_one(FOLDER):
-        runs = collect(FOLDER / "runs.jsonl", jobs, in_a_process)
+        runs = collect(FOLDER / "runs.jsonl", jobs, run)
+    if changes:
+        return print(f"\n{table(runs)}")
     versions = {name: metadata.version(name) for name in bench.PACKAGES}
     write(RESULTS, {"machine": bench.machine(), "date": datetime.date.today().isoformat(), "command": "make tools",
                     "versions": versions, "profile": profile.name, **kind, "runs": runs})
