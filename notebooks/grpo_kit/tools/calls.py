@@ -81,7 +81,7 @@ def shown_calls(rows):
             {"role": "user", "content": row["question"]},
             {"role": "assistant", "content": "", "tool_calls": [call]},
             {"role": "tool", "name": "calculate", "content": result},
-            {"role": "assistant", "content": f"<reasoning>\n{row['answer'].partition(chr(10))[0]}\n</reasoning>\n<answer>\n{result}\n</answer>"},
+            {"role": "assistant", "content": f"<reasoning>\n{row['answer'].partition(chr(10))[0].partition(' = ')[2]}\n</reasoning>\n<answer>\n{result}\n</answer>"},
         ], "tools": [get_json_schema(calculate)]})
     return Dataset.from_list(found)
 

@@ -7,7 +7,7 @@ Before, between and after, each model is asked the large sums and the ordinary t
 calculator at hand.
 
 A finished training is a line of notebooks/outputs/tools/runs.jsonl, and not run again while model and settings stay the same. At
-the end notebooks/results/tools.json is written whole.
+the end notebooks/results/tools.json is written whole; `make tools ARGS=--report` writes it from what is finished so far.
 """
 
 import argparse
@@ -125,7 +125,7 @@ def collect(file, jobs, run):
             done.append(job | run(job))
             write_jsonl(done, file)
             print(f"{job['shown']} shown rows, seed {job['seed']}: done", flush=True)
-    return [next(line for line in done if job.items() <= line.items()) for job in jobs]
+    return [line for job in jobs for line in done if job.items() <= line.items()]
 
 
 def table(runs):
@@ -144,15 +144,18 @@ def table(runs):
 def main():
     parser = argparse.ArgumentParser(prog="python -m grpo_kit.workshop.tools", description=__doc__.splitlines()[0])
     parser.add_argument("--changes", type=json.loads, help='for a trial, whose lines are kept apart: \'{"GRPO": {"max_steps": 5}}\'')
+    parser.add_argument("--report", action="store_true", help="train nothing: write the results of what is finished so far")
     options, profile = parser.parse_args(), choose_profile()
     from grpo_kit.tools.settings import grpo_settings, sft_settings
-    from grpo_kit.training.resume import only_one
+    from grpo_kit.training.resume import only_one, read_log
 
     os.chdir(NOTEBOOKS)  # the profile names its folders from there
     changes, loaded = options.changes or {}, []
     settings = {"SFT": sft_settings(profile, "", SEED) | changes.get("SFT", {}), "GRPO": grpo_settings(profile, "", SEED) | changes.get("GRPO", {})}
     kind = {"model": fingerprint(profile.model), "settings": fingerprint_of(settings)}
     jobs = [{"shown": shown, "seed": SEED + number} | kind for number in range(SEEDS) for shown in SHOWN]
+    if options.report:
+        jobs = [job for job in jobs if any(job.items() <= line.items() for line in read_log(FOLDER / "runs.jsonl"))]
 
     def run(job):
         """Loads model and engine at the first job that has no line yet."""
