@@ -110,6 +110,11 @@ class Trainings:
         return {"curve": curve, "results": results, "seconds": round(time.perf_counter() - began), "cpu seconds": round(time.process_time() - cpu)}
 
 
+def lines_of(jobs, done):
+    """The lines of `jobs`, in their order, as far as they stand in `done`."""
+    return [line for job in jobs for line in done if job.items() <= line.items()]
+
+
 def collect(file, jobs, run):
     """Runs each of `jobs` that has no line in `file` yet, one after another, and adds its line: the jobs' lines, in order.
 
@@ -125,7 +130,7 @@ def collect(file, jobs, run):
             done.append(job | run(job))
             write_jsonl(done, file)
             print(f"{job['shown']} shown rows, seed {job['seed']}: done", flush=True)
-    return [line for job in jobs for line in done if job.items() <= line.items()]
+    return lines_of(jobs, done)
 
 
 def table(runs):
@@ -154,8 +159,6 @@ def main():
     settings = {"SFT": sft_settings(profile, "", SEED) | changes.get("SFT", {}), "GRPO": grpo_settings(profile, "", SEED) | changes.get("GRPO", {})}
     kind = {"model": fingerprint(profile.model), "settings": fingerprint_of(settings)}
     jobs = [{"shown": shown, "seed": SEED + number} | kind for number in range(SEEDS) for shown in SHOWN]
-    if options.report:
-        jobs = [job for job in jobs if any(job.items() <= line.items() for line in read_log(FOLDER / "runs.jsonl"))]
 
     def run(job):
         """Loads model and engine at the first job that has no line yet."""
@@ -163,8 +166,11 @@ def main():
             loaded.append(Trainings())
         return loaded[0].train(job, changes)
 
-    with only_one(FOLDER):
-        runs = collect(FOLDER / "runs.jsonl", jobs, run)
+    if options.report:
+        runs = lines_of(jobs, read_log(FOLDER / "runs.jsonl"))
+    else:
+        with only_one(FOLDER):
+            runs = collect(FOLDER / "runs.jsonl", jobs, run)
     if changes:
         return print(f"\n{table(runs)}")
     versions = {name: metadata.version(name) for name in bench.PACKAGES}
