@@ -89,6 +89,7 @@ def shown_calls(rows):
 def ask_with_calls(model, dataset, tokenizer, sampling_params, tools=(), lora_request=None, turns=4):
     """Asks every question once and lets the model call `tools`, at most `turns` replies each: an `Evaluation`, as `evaluate` gives.
 
+    As in GRPO's `max_completion_length`, `sampling_params.max_tokens` counts all replies together, and the tools' words.
     Its rows have also `calls` (how many), `failed` (how many of them the tool refused) and `conversation` (all that was written after
     the question, as tokens say it). `text` is the last reply; `length` counts the model's own tokens.
     """
@@ -112,7 +113,9 @@ def ask_with_calls(model, dataset, tokenizer, sampling_params, tools=(), lora_re
             calls = [] if talk["cut"] else reply.get("tool_calls") or []
             if calls and tools and turn + 1 < turns:
                 talk["ids"] += _answered(tokenizer, [_run(by_name, call["function"], talk) for call in calls])
-                calling.append(one)
+                params[one].max_tokens = sampling_params.max_tokens - len(talk["ids"]) + len(prompts[one])
+                talk["cut"] = params[one].max_tokens <= 0
+                calling += [] if talk["cut"] else [one]
         open_ones = calling
         if not open_ones:
             break

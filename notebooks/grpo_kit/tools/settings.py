@@ -1,6 +1,6 @@
 """The settings of chapter 13's two trainings, as keywords: SFT on shown calls, then GRPO with the tool in hand."""
 
-SMALL = dict(sft_steps=150, sft_batch=8, sft_rate=1e-2, steps=12, batch=64, rate=1e-3, tokens=160)  # the embedded model
+SMALL = dict(sft_steps=250, sft_batch=8, sft_rate=1e-2, steps=16, batch=64, rate=1e-3, tokens=160)  # the embedded model
 LARGE = dict(sft_steps=30, sft_batch=8, sft_rate=2e-4, steps=60, batch=16, rate=5e-6, tokens=512)  # a Qwen2.5, never run so
 
 

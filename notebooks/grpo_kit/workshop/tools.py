@@ -28,7 +28,7 @@ from .step_cost import PROJECTIONS, ROOT, SEED
 
 NOTEBOOKS = ROOT / "notebooks"
 FOLDER, RESULTS = NOTEBOOKS / "outputs/tools", NOTEBOOKS / "results/tools.json"
-SHOWN, SEEDS, QUESTIONS = (200, 50, 0), 3, 100
+SHOWN, SEEDS, QUESTIONS = (0, 200, 50), 3, 100
 STAGES = ("base", "SFT", "GRPO")
 FIGURES = ["strict", "lenient", "layout", "truncated", "called", "refused"]  # in % of the questions; and "tokens", a mean
 
