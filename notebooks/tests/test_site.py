@@ -52,6 +52,29 @@ def test_the_figures_page_has_every_result_and_every_chapter(staged):
     assert all(f"(notebooks/{name}.ipynb)" in text for name in CHAPTERS)
 
 
+def test_llms_txt_names_every_page_with_its_address_and_a_line(staged):
+    _, folder = staged
+    text = (folder / "llms.txt").read_text("utf-8")
+    assert re.match(r"# .+\n\n> .+\n\n## ", text)
+    named = re.findall(r"^- \[[^]]+\]\(([^)]+)\.html\): \S.+$", text, re.M)
+    assert len(named) == len(set(named)) == text.count("\n- ")
+    assert {f"notebooks/{name}" for name in CHAPTERS} <= set(named)
+    assert {page.stem for page in folder.glob("*.md")} - {"index", "README"} <= set(named)
+    assert all((folder / f"{name}.md").exists() or (folder / f"{name}.ipynb").exists() for name in named)
+
+
+def test_an_erratum_has_its_day_its_chapter_and_both_sides_and_stands_in_both_languages():
+    found = []
+    for language, words in (("en", ("**Was:** ", "**Is:** ")), ("zh", ("**原来：** ", "**现在：** "))):
+        entries = (SOURCES / language / "errata.md").read_text("utf-8").split("\n## ")[1:]
+        parts = [entry.strip().split("\n\n") for entry in entries]
+        assert all(len(part) == 4 and part[2].startswith(words[0]) and part[3].startswith(words[1]) for part in parts)
+        heads = [(re.match(r"2026-\d\d-\d\d", part[1])[0], re.findall(r"\(([^)]+\.(?:md|ipynb))\)", part[1])) for part in parts]
+        assert all(places for _, places in heads) and [day for day, _ in heads] == sorted((day for day, _ in heads), reverse=True)
+        found.append([(head, sorted(re.findall(r"`[^`]+`|(?<![0-9.])-?[0-9.]*[0-9]", part[3]))) for head, part in zip(heads, parts)])
+    assert len(found[0]) > 5 and found[0] == found[1]
+
+
 def test_the_pages_that_compute_have_the_same_parts_in_both_languages():
     for name in ("talk.md", "glassbox.md"):
         english, chinese = ((SOURCES / language / name).read_text("utf-8") for language in ("en", "zh"))
@@ -99,6 +122,11 @@ def test_a_fault_of_the_built_site_is_named(tmp_path, page, fault):
     assert website.faults(tmp_path) == [fault]
     (tmp_path / "a.html").write_text('<p id="x"></p><a href="#x">x</a><a href="a.html#x">x</a><a href="https://a.b">c</a><img src="a.html" alt="a">')
     assert website.faults(tmp_path) == []
+
+
+def test_an_address_of_llms_txt_that_leads_nowhere_is_named(tmp_path):
+    (tmp_path / "llms.txt").write_text("- [a](a.html): a\n- [b](https://a.b): b\n")
+    assert website.faults(tmp_path) == ["llms.txt: a.html leads nowhere"]
 
 
 def test_a_package_with_another_checksum_is_refused(tmp_path):

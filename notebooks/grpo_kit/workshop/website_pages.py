@@ -34,6 +34,21 @@ def write(language, root, sources, folder):
     for page in sorted((sources / language).glob("*.md")):
         text = re.sub(r"\{\{ (\w+) \}\}", lambda place: own[place[1]], page.read_text("utf-8"))
         (folder / page.name).write_text(text, "utf-8")
+    (folder / "llms.txt").write_text(llms_txt((folder / "index.md").read_text("utf-8")), "utf-8")
+
+
+def llms_txt(index):
+    """The first page as llmstxt.org has it, for programs that read: title, summary, then each page with its address and one line."""
+    lines = []
+    for line in re.sub(r"\.(?:md|ipynb)\)", ".html)", index).splitlines():
+        row = re.match(r"\| (\[[^]]+\]\([^)]+\)) \| (.+?) \|", line)
+        if row:
+            lines.append(f"- {row[1]}: {row[2]}")
+        elif line.startswith("#"):
+            lines += ["", line, ""]
+        elif re.match(r"\w", line) and not any(kept.startswith((">", "-")) for kept in lines):  # the first paragraph; the toctrees come later
+            lines.append(f"> {line}")
+    return "\n".join(lines).strip() + "\n"
 
 
 def chapter_of(language, root, name):
