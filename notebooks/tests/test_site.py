@@ -142,6 +142,11 @@ def test_npm_is_named_where_it_is_missing(tmp_path, monkeypatch):
         website.vendored("mathjax@3.2.2", tmp_path / "store")
 
 
-def test_a_purpose_is_the_modules_own_first_sentence():
-    assert website_pages.purpose(ROOT, "python -m grpo_kit.workshop.laptop --seeds=1").startswith("What a real model of 135 million parameters")
-    assert website_pages.purpose(ROOT, "make tea") == ""
+def test_a_purpose_is_the_modules_own_first_sentence_and_has_a_chinese_one():
+    told = {language: lambda command, language=language: website_pages.purpose(language, ROOT, SOURCES, command) for language in ("en", "zh")}
+    assert told["en"]("python -m grpo_kit.workshop.laptop --seeds=1").startswith("What a real model of 135 million parameters")
+    assert told["en"]("make scale").startswith("GRPO in one, two and three processes") and "三个进程" in told["zh"]("make scale")
+    assert told["en"]("python tea") == told["zh"]("python tea") == ""
+    for file in (ROOT / "notebooks/results").glob("*.json"):
+        command = json.loads(file.read_text("utf-8"))["command"]
+        assert bool(told["en"](command)) == bool(told["zh"](command)), command

@@ -71,7 +71,7 @@ def unpack(packages, store, folder):
 
 def stage(language, folder):
     """Write the pages of one language into the empty `folder`."""
-    for name in ("conf.py", "_static", "_templates"):
+    for name in ("conf.py", "_static", "_templates", "locales"):
         (shutil.copytree if (SOURCES / name).is_dir() else shutil.copy)(SOURCES / name, folder / name)
     pages.write(language, ROOT, SOURCES, folder)
     for name in linked_files(folder):
