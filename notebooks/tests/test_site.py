@@ -39,8 +39,11 @@ def test_relative_links_of_staged_pages_lead_to_staged_files(staged):
         text = page.read_text("utf-8")
         if page.suffix == ".ipynb":
             text = "\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"] == "markdown")
-        for target in re.findall(r"\]\((?!\w+:|#)([^()\s#]+)[^()\s]*\)", text):
+        for target, place in re.findall(r"\]\((?!\w+:|#)([^()\s#]+)(#[^()\s]*)?\)", text):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+            if place and target.endswith(".md"):
+                heads = re.findall(r"^#+ (.+)$", (page.parent / target).read_text("utf-8"), re.M)
+                assert place[1:] in [re.sub(r"[^\w-]", "", head.lower().replace(" ", "-")) for head in heads], f"{page.name}: {target}{place}"
 
 
 def test_the_figures_page_has_every_result_and_every_chapter(staged):

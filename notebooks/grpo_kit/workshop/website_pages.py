@@ -62,6 +62,8 @@ def chapter_of(language, root, name):
         if cell["cell_type"] == "markdown":
             if chinese:  # its links were led one folder up, from notebooks/zh/
                 source = of_one_language(re.sub(r"\]\(\.\./", "](", source))
+            elif language == "zh":  # whose READMEs have other headings
+                source = re.sub(r"(\]\([\w./-]*README\.md)#[^)]*\)", r"\1)", source)
             cell["source"] = source
             heading = ([heading] + re.findall(r"^#+ (.+)$", source, re.M))[-1]
         elif any("image/png" in output.get("data", {}) for output in cell["outputs"]):
