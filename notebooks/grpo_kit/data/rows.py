@@ -58,7 +58,7 @@ def fetch(url):
 
 @contextmanager
 def three_tries():
-    """In the block, the hub's client gives a silent host 4 seconds, and asks for the same thing three times at most: TimeoutError.
+    """In the block, the hub's client gives a silent host 3 seconds, and asks for the same thing three times at most: TimeoutError.
 
     By itself it asks up to 12 times and waits up to a minute for each; so may Xet, its other way for large files, which is passed by.
     """
@@ -68,7 +68,7 @@ def three_tries():
         asked[request.method, request.url] += 1
         if asked[request.method, request.url] > 3:
             raise TimeoutError("asked three times, it sent nothing whole")
-        request.extensions["timeout"] = dict.fromkeys(("connect", "read", "write", "pool"), 4)
+        request.extensions["timeout"] = dict.fromkeys(("connect", "read", "write", "pool"), 3)
 
     hooks, xet_disabled = client.event_hooks, constants.HF_HUB_DISABLE_XET
     constants.HF_HUB_DISABLE_XET = True
