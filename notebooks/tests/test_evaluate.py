@@ -177,6 +177,7 @@ def test_a_model_that_answers_fewer_questions_than_asked_is_an_error():
 def test_lenient_accuracy_takes_strings_and_chat_messages():
     chat = [{"role": "assistant", "content": BARE}]
     assert lenient_accuracy([BARE, chat, "no digit", "no digit"], ["5", "5", "5", "none"]) == [1, 1, 0, 0]
+    assert lenient_accuracy(["4", "5", "6"], ["5"] * 3) == [0.0, 1.0, 0.0]
     with pytest.raises(ValueError):
         lenient_accuracy([BARE], ["5", "5"], prompts=["q"])
 
