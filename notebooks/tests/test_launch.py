@@ -92,6 +92,12 @@ def test_a_wrong_word_of_a_command_is_found(line, word):
         read_command(line)
 
 
+def test_the_line_for_two_gpus_is_taken():
+    read = read_command("accelerate launch --config_file launch/accelerate/one_host.yaml --num_processes 2 "
+                        "launch/train.py --config launch/lora.yaml --max_steps 5 --output_dir outputs/14_scale_out/gpus")
+    assert read.num_processes == 2 and read.training_script == "launch/train.py"
+
+
 def test_a_script_that_fails_says_so(tmp_path):
     (tmp_path / "x.sh").write_text("no_such_program\n")
     with pytest.raises(ValueError, match="x.sh fails: .*no_such_program"):

@@ -168,7 +168,7 @@ def main():
         write_parquet(make_dataset(profile, "train", AutoTokenizer.from_pretrained(profile.model)), "embedded", "train", FOLDER / "data")
     results = {"equality": equality(), "timing": timing(), "killing": killing(), "two hosts": hosts(FOLDER, KILLED_AT, undisturbed_run()[0])}
     versions = {name: metadata.version(name) for name in ("torch", "accelerate", "transformers", "trl", "peft")}
-    write(RESULTS, {"machine": machine(), "load": round(os.getloadavg()[1], 1), "nice": os.getpriority(os.PRIO_PROCESS, 0), "date": datetime.date.today().isoformat(), "seed": SEED,
+    write(RESULTS, {"machine": machine(), "load": round(os.getloadavg()[1], 1), "date": datetime.date.today().isoformat(), "seed": SEED,
                     "command": "make scale", "versions": versions, **results})
     print(f"\n{table(results)}\n\n{results['killing']['sentence']}\n{results['two hosts']}\n\nsaved as {RESULTS.relative_to(ROOT)}")
 

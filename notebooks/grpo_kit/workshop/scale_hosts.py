@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+import traceback
 
 from grpo_kit.training import launch
 from .gpu_check import write
@@ -61,7 +62,11 @@ def on_host(rank, names, port, log, words):
             raise OSError(ctypes.get_errno(), "setns")
     os.environ.update(RANK=str(rank), LOCAL_RANK="0", WORLD_SIZE="2", LOCAL_WORLD_SIZE="1", MASTER_ADDR=HOSTS[0], MASTER_PORT=str(port),
                       GLOO_SOCKET_IFNAME=names[rank])
-    train(f"{log}_{rank}.log", words)
+    try:
+        train(f"{log}_{rank}.log", words)
+    except Exception:
+        traceback.print_exc()  # torch keeps it to itself
+        raise
 
 
 def cut(outputs, step, leave):
