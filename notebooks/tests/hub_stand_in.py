@@ -233,8 +233,9 @@ class UploadHub(Serving):
                     length = self.headers["Content-Length"]
                     body = self.rfile.read(int(length)) if length else self.chunks()
                 hub.heard.append((self.path, dict(self.headers), body or b""))
-                status, answer = hub.answer(urlsplit(self.path).path, body)
-                status, answer = answer_badly(self, hub.fault if hub.faulty in self.path else None, status, json.dumps(answer).encode())
+                fault = hub.fault if hub.faulty in self.path else None
+                status, answer = (200, {}) if fault else hub.answer(urlsplit(self.path).path, body)  # what fails is not kept
+                status, answer = answer_badly(self, fault, status, json.dumps(answer).encode())
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(answer)))
