@@ -392,7 +392,8 @@ def test_pass_at_k_needs_as_many_completions_to_each_question(right):
         pass_at_k(right, 1)
 
 
-@pytest.mark.parametrize("answers, golds, draws", [([], [], 50), ([[1, 2]], [None], 50), ([[1, 2]], [math.nan], 50), ([[1, 2]], [1], 0)])
+@pytest.mark.parametrize("answers, golds, draws", [([], [], 50), ([[1, 2]], [None], 50), ([[1, 2]], [math.nan], 50), ([["7"], ["7"]], ["7", math.nan], 50),
+                                                    ([[1, 2]], [1], 0)])
 def test_a_vote_on_nothing_is_an_error(answers, golds, draws):
     with pytest.raises(ValueError, match="at least one question"):
         majority_vote(answers, golds, 1, draws=draws)
