@@ -57,7 +57,7 @@ CHAPTERS := 00_quickstart.ipynb 02_load_model_4bit.ipynb
 PLAYWRIGHT := 1.65.2
 test-browser: site ## run two notebooks in JupyterLab and a real browser, then look at the site (others: CHAPTERS=03_lora.ipynb)
 	@test -d outputs/playwright-$(PLAYWRIGHT) || { rm -rf outputs/playwright.part && \
-		$(PYTHON) -m pip install --quiet --target outputs/playwright.part playwright==$(PLAYWRIGHT) && \
+		$(PYTHON) -m pip install --quiet --quiet --target outputs/playwright.part playwright==$(PLAYWRIGHT) && \
 		mv outputs/playwright.part outputs/playwright-$(PLAYWRIGHT); }
 	PYTHONPATH=outputs/playwright-$(PLAYWRIGHT) $(TRAIN) notebooks/tests/browser.py $(CHAPTERS)
 	PYTHONPATH=outputs/playwright-$(PLAYWRIGHT):notebooks $(PYTHON) notebooks/tests/browser_site.py
@@ -120,7 +120,7 @@ zh: setup ## write the Chinese notebooks again, after a change of a chapter or o
 SPHINX = outputs/sphinx-$(shell cksum < notebooks/site/requirements-site.txt | cut -d ' ' -f 1)
 site: llama.cpp ## write the site into outputs/site: all chapters in both languages, and pages that compute
 	@test -d $(SPHINX) || { rm -rf outputs/sphinx.part && $(PYTHON) -m venv outputs/sphinx.part && \
-		outputs/sphinx.part/bin/python -m pip install --quiet --no-deps -r notebooks/site/requirements-site.txt && \
+		outputs/sphinx.part/bin/python -m pip install --quiet --quiet --no-deps -r notebooks/site/requirements-site.txt && \
 		mv outputs/sphinx.part $(SPHINX); }
 	@PYTHONPATH=notebooks $(PYTHON) -m grpo_kit.workshop.website $(SPHINX)/bin/python
 

@@ -4,6 +4,7 @@ import os
 from collections import Counter
 
 import pytest
+from hypothesis import settings
 
 from grpo_kit.machine.packages import nvidia_gpu
 from grpo_kit.machine.spare import available_memory
@@ -11,6 +12,8 @@ from grpo_kit.machine.threads import cores
 
 WORKER_BYTES = 4e9  # for the largest notebook
 seconds = Counter()
+settings.register_profile("untimed", deadline=None)  # a busy machine takes longer than hypothesis's 200 ms
+settings.load_profile("untimed")
 
 
 def pytest_xdist_auto_num_workers():

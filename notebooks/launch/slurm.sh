@@ -6,6 +6,7 @@
 #SBATCH --time=12:00:00
 #SBATCH --requeue
 export HEAD=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-srun --kill-on-bad-exit=1 bash -c 'trl grpo --config launch/lora.yaml --accelerate_config launch/accelerate/one_host.yaml \
+export CONFIG=${CONFIG:-launch/lora.yaml} MACHINES=${MACHINES:-launch/accelerate/one_host.yaml}  # CONFIG=… MACHINES=… sbatch … takes others
+srun --kill-on-bad-exit=1 bash -c 'trl grpo --config $CONFIG --accelerate_config $MACHINES \
     --num_machines $SLURM_NNODES --num_processes $((8 * SLURM_NNODES)) --machine_rank $SLURM_NODEID \
-    --main_process_ip $HEAD --main_process_port 29500'
+    --main_process_ip $HEAD --main_process_port 29500 "$@"' grpo "$@"

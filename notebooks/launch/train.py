@@ -4,6 +4,7 @@
 
 It is `trl grpo` with three additions: it runs without a GPU, every process (rank) writes a line a step to
 `output_dir`/rank_N.jsonl, and a run that was killed goes on from its last whole checkpoint when the same command is given.
+Without a GPU it also sees to it that `ddp_timeout` counts, which transformers hands on only where there is one.
 """
 
 import hashlib
@@ -14,6 +15,7 @@ import sys
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the rewards are named by their dotted paths from here
@@ -53,10 +55,12 @@ class Given:
 
     `rollouts`: a file of completions. The first process that finds none samples them, and writes it; later runs train on its
     completions. `losses`: a `loss_type` for each step, all on the same questions and on the completions of the file.
+    `leave_timeout`: leaves the processes' patience as transformers sets it, for `make scale`, which shows what then happens.
     """
 
     rollouts: str | None = None
     losses: list[str] | None = None
+    leave_timeout: bool = False
 
 
 def here(tensor):
@@ -65,11 +69,14 @@ def here(tensor):
 
 
 class Diary(TrainerCallback):
-    """A line a step: when this process sampled and waited, its share of the loss, the hash of its adapter; rank 0 keeps gradients."""
+    """A line a step: when this process sampled and waited, its share of the loss, the hash of its adapter.
+
+    Rank 0 also keeps the gradients of the first step, and what is trained after it.
+    """
 
     def __init__(self, args, losses):
         self.rank, self.world, self.losses = args.process_index, args.world_size, losses
-        self.folder, self.parts, self.loss, self.tokens, self.trainer = Path(args.output_dir), [], 0.0, 0, None
+        self.folder, self.parts, self.loss, self.tokens, self.longest, self.trainer = Path(args.output_dir), [], 0.0, 0, 0, None
         self.file = self.folder / f"rank_{self.rank}.jsonl"
         self.folder.mkdir(parents=True, exist_ok=True)
 
@@ -98,7 +105,8 @@ class Diary(TrainerCallback):
     def on_step_begin(self, args, state, control, **kwargs):
         if self.losses:
             self.trainer.loss_type = self.losses[state.global_step]
-        self.parts, self.loss, self.tokens, self.began, self.cpu = [], 0.0, 0, time.time(), time.process_time()
+        self.parts, self.loss, self.tokens, self.longest = [], 0.0, 0, 0
+        self.began, self.cpu = time.time(), time.process_time()
 
     def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
         if self.rank == 0 and (self.losses or state.global_step == 0):
@@ -106,8 +114,11 @@ class Diary(TrainerCallback):
             save_file(gradients, self.folder / f"gradient_{self.trainer.loss_type}.safetensors")
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
-        trained = b"".join(here(tensor).numpy().tobytes() for tensor in model.parameters() if tensor.requires_grad)
-        line = {"step": state.global_step, "rank": self.rank, "pid": os.getpid(), "loss": self.loss, "tokens": self.tokens,
+        adapter = {name: here(tensor) for name, tensor in model.named_parameters() if tensor.requires_grad}
+        if self.rank == 0 and state.global_step == 1:
+            save_file(adapter, self.folder / "adapter_1.safetensors")
+        trained = b"".join(tensor.numpy().tobytes() for tensor in adapter.values())
+        line = {"step": state.global_step, "rank": self.rank, "pid": os.getpid(), "loss": self.loss, "tokens": self.tokens, "longest": self.longest,
                 "adapter": hashlib.sha256(trained).hexdigest()[:16], "began": self.began, "seconds": time.time() - self.began,
                 "cpu": time.process_time() - self.cpu, "parts": self.parts}
         with open(self.file, "a") as file:
@@ -128,6 +139,7 @@ class WatchedTrainer(GRPOTrainer):
         with self.diary.part("rollouts"):
             completions, logprobs = super()._generate_single_turn(prompt_ids, *arguments, **options)
         self.diary.tokens += sum(map(len, completions))
+        self.diary.longest = max(self.diary.longest, *map(len, completions))
         with self.diary.part("others' rollouts"):
             self.accelerator.wait_for_everyone()
         if file:
@@ -162,6 +174,8 @@ def main(words=None):
     if training_args.device.type == "cpu":
         trl.trainer.utils._ChunkedLogProbFunction = PlainLogProbs
         training_args.__dict__["_setup_devices"] = torch.device("cpu")  # cached as cpu:0, on which torch.load can put no optimiser
+        if dist.is_initialized() and not given.leave_timeout:
+            dist.distributed_c10d._set_pg_timeout(timedelta(seconds=training_args.ddp_timeout))
     set_seed(training_args.seed)  # for the adapter, which is made before the trainer sets it
     training_args.model_init_kwargs = {"dtype": model_args.dtype}
     dataset = load_dataset(script.dataset_name)[script.dataset_train_split]

@@ -18,7 +18,7 @@ myst_heading_anchors = 4
 mathjax_path = "mathjax/tex-svg.js"  # vendored: nothing comes from a CDN
 
 html_theme = "furo"
-html_css_files, html_favicon = ["site.css"], "_static/favicon.svg"
+html_css_files, html_favicon, html_extra_path = ["site.css"], "_static/favicon.svg", ["llms.txt"]
 html_copy_source = html_show_sourcelink = html_show_copyright = html_use_index = False
 html_theme_options = {
     "top_of_page_buttons": ["edit"],  # its place has the language switch

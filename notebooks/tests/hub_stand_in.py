@@ -52,16 +52,18 @@ LOGIN = b"<!DOCTYPE html><html><title>Sign in to this network</title></html>"
 
 
 def answer_badly(handler, fault, status, body):
-    """(status, body) under a fault: a status, a login page, a stall of 60 s, or half of the body before the line is cut."""
+    """(status, body) under a fault: a status, a login page, a stall of 60 s, or half of the body before the line is cut or falls silent."""
     if fault == "login page":
         return 200, LOGIN
     if fault == "stall":
         time.sleep(60)
-    if fault == "half a file" and status == 200 and handler.command == "GET":
+    if fault in ("half a file", "half, then a stall") and status == 200 and handler.command == "GET":
         handler.send_response(200)
         handler.send_header("Content-Length", str(len(body)))
         handler.end_headers()
         handler.wfile.write(body[: len(body) // 2])
+        if fault == "half, then a stall":
+            time.sleep(60)
         handler.close_connection = True
         raise ConnectionAbortedError
     return (STATUS[fault], b"") if fault in STATUS else (status, body)
@@ -231,8 +233,9 @@ class UploadHub(Serving):
                     length = self.headers["Content-Length"]
                     body = self.rfile.read(int(length)) if length else self.chunks()
                 hub.heard.append((self.path, dict(self.headers), body or b""))
-                status, answer = hub.answer(urlsplit(self.path).path, body)
-                status, answer = answer_badly(self, hub.fault if hub.faulty in self.path else None, status, json.dumps(answer).encode())
+                fault = hub.fault if hub.faulty in self.path else None
+                status, answer = (200, {}) if fault else hub.answer(urlsplit(self.path).path, body)  # what fails is not kept
+                status, answer = answer_badly(self, fault, status, json.dumps(answer).encode())
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(answer)))

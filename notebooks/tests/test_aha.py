@@ -43,7 +43,7 @@ def test_the_chapters_training_cells_define_what_is_used_and_read_nothing_that_i
         known |= {(alias.asname or alias.name).partition(".")[0] for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom)) for alias in node.names}
         read = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
         assert read - known == set()
-    assert {"train", "measured", "curves", "ask", "nats", "steps_first", "model", "tokenizer", "test", "KEPT", "WAYS", "MEASURES_SEEN"} <= known
+    assert {"train", "measured", "curves", "ask", "nats", "works_first", "ask_all", "drawn", "model", "tokenizer", "test", "KEPT", "WAYS", "MEASURES_SEEN"} <= known
 
 
 def evaluation(texts, right):
@@ -55,37 +55,44 @@ def names(folder):
     """What the cells would define, with a training that is over."""
     (folder / "model").mkdir()
     (folder / "model/cost.json").write_text('{"trained": 8, "optimizer_bytes": 64}')
-    lines = [{"step": 0, "answers": {}}, {"step": 1, "reward": 0.123456, "step_time": 1.239}]
+    told = {way: [{"text": text, "working": text != "5", "lenient": text == "5"} for text in ("1 + 1 = 2", "5", "1 + 1 = 3", "9 - 9 = 0")] for way in ("sampled", "greedy")}
+    lines = [{"step": 0, "answers": told}, {"step": 1, "reward": 0.123456, "step_time": 1.239, "learning_rate": 1e-3}]
     (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    runs = {way: evaluation(["1 + 1 = 2", "5"], [True, False]) for way in ("sampled", "greedy")}
-    curves = pd.DataFrame({(way, "steps"): [0.0, 1 / 3] for way in runs}, index=[0, 2])
+    runs = {way: evaluation(["1 + 1 = 2", "5"], [True, False]) for way in ("sampled", "greedy", "greedy, begun")}
+    curves = pd.DataFrame({(way, "working"): [0.0, 1 / 3] for way in told} | {(way, "right"): [0.0, 1.0] for way in told}, index=[0, 2])
     return {"train": lambda method, seed: folder, "measured": lambda folder: (runs, {"bare sums": 0.54321}), "curves": lambda folder: curves,
-            "steps_first": lambda texts: [float("=" in text) for text in texts], "MEASURES_SEEN": {"steps": "steps"}}
+            "works_first": lambda texts: [float("=" in text) for text in texts], "MEASURES_SEEN": {"working": "working", "right": "lenient"}}
 
 
 def test_what_is_kept_of_a_training(tmp_path):
     kept = aha.record(names(tmp_path), "full", SEED)
-    assert kept["reward"] == [0.1235] and kept["seconds"] == [1.24] and kept["moments"] == [0, 2]
-    assert kept["curves"]["greedy"]["steps"] == [0.0, 0.3333] and kept["losses"] == {"bare sums": 0.5432}
-    assert kept["after"]["sampled"] == {"layout": 0.0, "strict": 0.0, "lenient": 50.0, "steps": 50.0, "tokens": 4.0, "right": "10"}
+    assert kept["reward"] == [0.1235] and kept["seconds"] == [1.24] and kept["moments"] == [0, 2] and kept["learning_rate"] == 1e-3
+    assert kept["curves"]["greedy"]["working"] == [0.0, 0.3333] and kept["losses"] == {"bare sums": 0.5432}
+    assert kept["seen"]["sampled"] == {"working": ["1011"], "right": ["0100"]} and kept["replies"]["greedy"] == ["1 + 1 = 2", "5", "1 + 1 = 3"]
+    assert kept["after"]["sampled"] == {"layout": 0.0, "strict": 0.0, "lenient": 50.0, "working": 50.0, "tokens": 4.0, "right": "10"}
+    assert set(kept["after"]) == {"sampled", "greedy", "greedy, begun"}
     json.dumps(kept)
 
 
 def test_of_the_base_its_answers_and_losses_are_kept(tmp_path):
     base = SimpleNamespace(eval=lambda: "the base")
-    cells = names(tmp_path) | {"model": base, "tokenizer": "its tokenizer", "test": [], "WAYS": {"greedy": 0.0}, "KEPT": {"bare sums": [1, 2]},
-                               "nats": lambda model, tokenizer, pairs: float(len(pairs)), "ask": lambda model, tokenizer, test, way: evaluation(["5"], [model == "the base"])}
+    cells = names(tmp_path) | {"model": base, "tokenizer": "its tokenizer", "KEPT": {"bare sums": [1, 2]},
+                               "nats": lambda model, tokenizer, pairs: float(len(pairs)), "ask_all": lambda model: {"greedy": evaluation(["5"], [model == "the base"])}}
     kept = aha.record(cells, "none", SEED)
     assert kept["losses"] == {"bare sums": 2.0} and kept["after"]["greedy"]["right"] == "1" and set(kept) == {"after", "losses"}
 
 
 def test_the_stored_results_are_whole():
     stored = json.loads(aha.RESULTS.read_text("utf-8"))
-    assert {"machine", "date", "command", "versions", "model"} <= set(stored)
+    assert {"machine", "date", "command", "versions", "model", "watched"} <= set(stored)
     assert [(one["method"], one["seed"]) for one in stored["trainings"]] == [
         (method, SEED + number) for method, count in aha.SEEDS.items() for number in range(count)]
     for one in stored["trainings"]:
         assert all(len(answers["right"]) == 400 and 4 * answers["lenient"] == answers["right"].count("1") for answers in one["after"].values())
         for measures in one.get("curves", {}).values():
             assert all(len(curve) == len(one["moments"]) and 0 <= min(curve) <= max(curve) <= 1 for curve in measures.values())
+        for way, measures in one.get("seen", {}).items():
+            for measure, lines in measures.items():
+                assert [line.count("1") / len(stored["watched"]) for line in lines] == pytest.approx(one["curves"][way][measure], abs=1e-4)
+        assert ("seen" in one) == (one["method"] != "none") and {"sampled, begun", "greedy, begun"} <= set(one["after"])
     assert len(aha.table(stored["trainings"]).splitlines()) == len(stored["trainings"]) + 1

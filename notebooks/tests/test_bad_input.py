@@ -430,7 +430,8 @@ write_jsonl([{"instruction": "Why?", "output": "x" * 5000}], "rows.jsonl")
 @pytest.mark.robust
 def test_a_disk_that_fills_while_rows_are_written(tmp_path, record_property):
     (tmp_path / "rows.jsonl").write_bytes(ASKED)
-    done = subprocess.run([sys.executable, "-c", FULL], env=os.environ | {"PYTHONPATH": str(NOTEBOOKS)}, cwd=tmp_path, capture_output=True, text=True)
+    env = os.environ | {"PYTHONPATH": str(NOTEBOOKS), "HF_HUB_ENABLE_HF_TRANSFER": "0"}  # Unsloth sets it in this process: a warning
+    done = subprocess.run([sys.executable, "-c", FULL], env=env, cwd=tmp_path, capture_output=True, text=True)
     record_property("said", done.stderr)
     assert done.returncode == 1 and done.stderr == "OSError: rows.jsonl cannot be written (File too large): free some space, or name another folder.\n"
     assert [file.name for file in tmp_path.iterdir()] == ["rows.jsonl"] and (tmp_path / "rows.jsonl").read_bytes() == ASKED

@@ -17,6 +17,8 @@ def curve(middle, width=2.0, noise=0.06, seed=0):
 def test_a_clean_rise_is_found_where_it_is(middle, width):
     rise = find_rise(STEPS, curve(middle, width, noise=1e-4))
     assert abs(rise.step - middle) <= 0.25 and rise.high - rise.low <= 0.5
+    takes, low, high = rise.takes
+    assert takes == pytest.approx(4.394 * width, rel=1e-3) and low <= takes <= high  # from a tenth of a logistic slope to nine tenths
     assert rise.explained > 0.999 and np.abs(rise.fitted - curve(middle, width, noise=0)).max() < 0.02
 
 

@@ -177,6 +177,7 @@ def test_a_model_that_answers_fewer_questions_than_asked_is_an_error():
 def test_lenient_accuracy_takes_strings_and_chat_messages():
     chat = [{"role": "assistant", "content": BARE}]
     assert lenient_accuracy([BARE, chat, "no digit", "no digit"], ["5", "5", "5", "none"]) == [1, 1, 0, 0]
+    assert lenient_accuracy(["4", "5", "6"], ["5"] * 3) == [0.0, 1.0, 0.0]
     with pytest.raises(ValueError):
         lenient_accuracy([BARE], ["5", "5"], prompts=["q"])
 
@@ -391,7 +392,8 @@ def test_pass_at_k_needs_as_many_completions_to_each_question(right):
         pass_at_k(right, 1)
 
 
-@pytest.mark.parametrize("answers, golds, draws", [([], [], 50), ([[1, 2]], [None], 50), ([[1, 2]], [math.nan], 50), ([[1, 2]], [1], 0)])
+@pytest.mark.parametrize("answers, golds, draws", [([], [], 50), ([[1, 2]], [None], 50), ([[1, 2]], [math.nan], 50), ([["7"], ["7"]], ["7", math.nan], 50),
+                                                    ([[1, 2]], [1], 0)])
 def test_a_vote_on_nothing_is_an_error(answers, golds, draws):
     with pytest.raises(ValueError, match="at least one question"):
         majority_vote(answers, golds, 1, draws=draws)

@@ -8,12 +8,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from grpo_kit.measure.score import lenient_accuracy
-from grpo_kit.rewards.answers import TAGS, last_number, parse_number
+from grpo_kit.rewards.answers import TAGS, extract_answer, last_number, parse_number
 from grpo_kit.rewards.functions import correctness_reward, format_reward, integer_reward, tag_reward, zero_truncated
 
 HIGHEST = {correctness_reward: 2.0, format_reward: 0.5, tag_reward: 0.25, integer_reward: 0.25, lenient_accuracy: 1.0}
 RIGHT = "72 072 72.0 72.00 +72 $72 ¥72 72% 72元 72个苹果。 ７２ ￥７２ 72. **72** $72$ \\boxed{72} \\$72 72\\% 72km/h 72m² 72°C 72€".split()
 WRONG = "73 -72 7.2 720 7,2 71,72 72,72 72/1 1e72 72e0 72² 7²2 72½ 7_2 72万 72k 72! 七十二 ٧٢ 7\\!2 72.0.0 \\frac{72}{1} [72] --72 ７,２".split()
+RIGHT.append("72" + "\\text{}" * 27 + "\\textab{}")  # 200 characters, the most that are read
+WRONG.append("72" + "\\text{}" * 27 + "\\textabc{}")
 NOISE = [*TAGS, "<answer", "answer>", "</", "\n", "\r\n", " ", "\u2028", "\u3000", "\0", "\ud800", "\u202e", "é", "𝟕", "５", "。", "²", "½", "√", "√{"]
 NOISE += ["1", "7", "2", "72", "1,", ",000", ".", "-", "−", "$", "$$", "%", "**", "{", "}", "{,}", "^{", "^", "\\", "\\text{", "\\boxed{", "\\frac{", "\\,"]
 NOISE += ["e5", "E-", "x_", "/", ":", "k", "万", "元", "km/h", "####", "9" * 70, "a" * 70, "None", "nan", "inf", "1_0", "0x1F", "=", "<<7*2=14>>"]
@@ -49,7 +51,7 @@ def judge(texts, ends=(0,)):
     totals = [sum(paid[reward][place] for reward in HIGHEST if reward is not lenient_accuracy) for place in range(len(texts))]
     for text, correct, total, lenient in zip(texts, paid[correctness_reward], totals, paid[lenient_accuracy]):
         assert correct in (0.0, 2.0) and (total >= 2.0 if correct else total <= 1.0), text
-        assert lenient == (last_number(text) == 72)
+        assert correct == 2.0 * (parse_number(extract_answer(text)) == 72) and lenient == (last_number(text) == 72), text
     return paid
 
 

@@ -30,10 +30,11 @@ FAULTS = {  # (which path, what happens to it)
     "a login page for everything": ("", "login page"), "the data answers 500": (PARQUET, "500"), "the data answers 403": (PARQUET, "403"),
     "a login page for the data": (PARQUET, "login page"), "half of the data": (PARQUET, "half a file"),
     "the hub is silent": ("", "stall"), "the data is silent": (PARQUET, "stall"),
+    "half of the data, then silence": (PARQUET, "half, then a stall"),
 }
 
 # Where a client asks again and again before it gives up.
-WAITS = {"the hub is silent", "the data is silent", "the data answers 500", "half of the data"}
+WAITS = {"the hub is silent", "the data is silent", "the data answers 500", "half of the data", "half of the data, then silence"}
 
 
 @pytest.fixture(scope="module")

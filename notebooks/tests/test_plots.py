@@ -223,6 +223,7 @@ def test_parts_are_laid_end_to_end_and_named_once():
     assert starts == [0, 0, 1, 3] and words(figure) == ["3.0", "3.0"]
     assert [text.get_text() for text in figure.legends[0].texts] == ["x", "y"]
     assert words(plot_parts({"a": {"x": 1}}, "T", "GB", ends=["1 of 2"])) == ["1 of 2"]
+    assert "16 GB" in words(plot_parts({"a": {"x": 1}}, "T", "GB", marks={"16 GB": 16}))
     limited = plot_parts({"a": {"x": 0, "y": 1}}, "T", "GB", limit=2).axes[0]
     assert list(limited.lines[0].get_xdata()) == [2, 2] and limited.get_xlim()[1] > 2
     assert [bar.get_label() for bar in limited.containers] == ["y"]  # a part that no bar has is not named
@@ -365,14 +366,15 @@ def test_rises_are_drawn_where_they_were_found_and_a_curve_without_one_as_dots()
     figure = plots.plot_rises({"sampled": {"working": (curve, rise)}, "greedy": {"working": (curve, None)}})
     found, none = figure.axes
     assert titles(figure) == ["sampled", "greedy"]
-    assert found.lines[-1].get_xdata()[0] == rise.step and list(found.lines[2].get_xdata()) == [rise.low, rise.high]
-    assert len(none.lines) == 1 and none.lines[0].get_ydata().max() == pytest.approx(100 * curve.max())
+    marks = [line for line in found.lines if line.get_marker() == "o"]
+    assert [mark.get_xdata()[0] for mark in marks] == [rise.step] and [rise.low, rise.high] in [list(line.get_xdata()) for line in found.lines]
+    assert [line for line in none.lines if line.get_marker() == "o"] == [] and none.lines[0].get_ydata().max() == pytest.approx(100 * curve.max())
 
 
-def test_a_lag_whose_interval_holds_zero_is_hollow():
-    panels = {"full, greedy": {"3407": (2.0, 1.0, 3.0), "mean": (0.5, -1.0, 2.0)}}
-    for blind, first in [(0.0, style.ORANGE), (0.5, style.ORANGE), (1.0, "white")]:
-        [axis] = plots.plot_lags(panels, "steps later", blind).axes
-        marks = [line for line in axis.lines if line.get_marker() in ("o", "D")]
-        assert [mark.get_markerfacecolor() for mark in marks] == [first, "white"]
-    assert [label.get_text() for label in axis.get_yticklabels()] == ["3407", "mean"]
+def test_what_being_right_is_made_of_has_a_panel_a_training_and_four_lines():
+    shares = pd.DataFrame({name: [0.0, 0.5, 1.0] for name in plots.moments.FACTOR_LINES}, index=[0, 2, 4])
+    figure = plots.plot_factors({f"full {seed}": shares for seed in range(5)}, columns=3)
+    assert titles(figure)[:5] == [f"full {seed}" for seed in range(5)]
+    assert [len(axis.lines) for axis in figure.axes] == [4] * 5 + [0] and list(figure.axes[0].lines[0].get_ydata()) == [0, 50, 100]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == list(plots.moments.FACTOR_LINES)
+

@@ -2,6 +2,7 @@
 
 import json
 import re
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,7 +19,7 @@ def run(price, seed, layout=50.0):
 
 def test_the_training_is_written_once_in_the_chapter():
     code = "\n".join(SOURCES)
-    assert len(SOURCES) == 11 and len(re.findall(r"^def (train|record|measure|shares|make_rows|new_training_args)\(", code, re.M)) == 6
+    assert len(SOURCES) == 11 and len(re.findall(r"^def (train|apart|measure|shares|make_rows|new_training_args)\(", code, re.M)) == 6
     module = (prices.NOTEBOOKS / "grpo_kit/workshop/prices.py").read_text("utf-8")
     assert "GRPO" + "Config" not in module and "reward_funcs" not in module
     assert "import unsloth" not in code and "grpo_kit.model" not in code and "FastLanguageModel" not in code
@@ -82,6 +83,35 @@ def test_one_in_training_elsewhere_is_left_to_it(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "known_2.json").exists()
 
 
+def test_what_a_training_leaves_behind():
+    import pandas as pd
+
+    step = {"reward": 1.25, "frac_reward_zero_std": 0.5, "rewards/full_pattern/mean": 0.25, "rewards/lenient_accuracy/mean": 0.3, "rewards/apart/mean": 0.0}
+    trainer = SimpleNamespace(state=SimpleNamespace(log_history=[step, step, {"train_runtime": 9.0}]))
+    texts = ["<reasoning>\n<reasoning>", "a", "b", "<reasoning>", "c"]
+    names = {"train": lambda price, seed, report_to: trainer, "shares": lambda evaluations: {"lenient, greedy": 7.0},
+             "measure": lambda: {"greedy": SimpleNamespace(rows=pd.DataFrame({"text": texts}))},
+             "full_pattern": lambda texts: [float("<reasoning>" in text) for text in texts]}
+    got = prices.record(names, "known", 3407)
+    assert got["curves"] == {"full_pattern": [25.0] * 2, "lenient_accuracy": [30.0] * 2, "apart": [0.0] * 2, "one_kind": [50.0] * 2, "reward": [1.25] * 2}
+    assert got["paid"] == {"greedy": 40.0} and got["second reasoning"] == {"greedy": 20.0} and got["after"] == {"lenient, greedy": 7.0}
+    assert (got["price"], got["seed"], got["replies"]) == ("known", 3407, {"greedy": texts[:4]})
+
+
+def test_groups_are_apart_where_the_price_lists_give_other_advantages():
+    import torch
+
+    rewards = re.search(r"^LAYOUT = .*?^PRICES = .*?$", "\n".join(SOURCES), re.S | re.M)[0]
+    names = {"re": re, "torch": torch, "completion_text": str, "profile": SimpleNamespace(num_generations=4)}
+    exec(rewards, names)
+    exec(re.search(r"^def advantages.*?tolist\(\)$", "\n".join(SOURCES), re.S | re.M)[0], names)
+    wrong, plain = "<reasoning>\n1\n</reasoning>\n<answer>\n1\n</answer>", "2"
+    right, tag_only = wrong.replace("<answer>\n1", "<answer>\n2"), "<answer>\n2\n</answer>"
+    groups = {"one kind": [plain] * 4, "ranked alike": [wrong, plain] * 2, "opposed": [tag_only, wrong] * 2, "three": [right, wrong, plain, plain]}
+    got = names["apart"](completions=sum(groups.values(), []), answer=["2"] * 16)
+    assert got == [0.0] * 8 + [1.0] * 8
+
+
 def test_the_table_pairs_by_seed():
     text = prices.table([run("known", 1, 10), run("known", 2, 10), run("turned", 1, 30), run("turned", 2, 40)])
     assert text.split() == "layout, sampled known 11.5 % turned 36.5 % differences +20.0 +30.0".split()
@@ -93,7 +123,8 @@ def test_the_stored_result_is_whole_and_comes_from_these_cells():
     assert len(stored["seeds"]) == prices.SEEDS
     assert [(one["price"], one["seed"]) for one in stored["runs"]] == [(price, seed) for price in prices.LISTS for seed in stored["seeds"]]
     assert {len(curve) for one in stored["runs"] for curve in one["curves"].values()} == {25}
-    assert {"machine", "date", "command", "versions", "model", "questions"} <= stored.keys()
+    assert {"machine", "date", "command", "versions", "model", "questions", "untrained"} <= stored.keys()
+    assert all({"full_pattern", "lenient_accuracy", "reward"} <= one["curves"].keys() for one in stored["runs"])
 
 
 def test_the_stand_in_for_the_kernel_gives_log_probabilities_and_their_gradients():

@@ -39,8 +39,11 @@ def test_relative_links_of_staged_pages_lead_to_staged_files(staged):
         text = page.read_text("utf-8")
         if page.suffix == ".ipynb":
             text = "\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"] == "markdown")
-        for target in re.findall(r"\]\((?!\w+:|#)([^()\s#]+)[^()\s]*\)", text):
+        for target, place in re.findall(r"\]\((?!\w+:|#)([^()\s#]+)(#[^()\s]*)?\)", text):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+            if place and target.endswith(".md"):
+                heads = re.findall(r"^#+ (.+)$", (page.parent / target).read_text("utf-8"), re.M)
+                assert place[1:] in [re.sub(r"[^\w-]", "", head.lower().replace(" ", "-")) for head in heads], f"{page.name}: {target}{place}"
 
 
 def test_the_figures_page_has_every_result_and_every_chapter(staged):
@@ -50,6 +53,29 @@ def test_the_figures_page_has_every_result_and_every_chapter(staged):
         result = json.loads(file.read_text("utf-8"))
         assert f"(notebooks/results/{file.name})" in text and f"`{result['command']}`" in text and result["date"] in text
     assert all(f"(notebooks/{name}.ipynb)" in text for name in CHAPTERS)
+
+
+def test_llms_txt_names_every_page_with_its_address_and_a_line(staged):
+    _, folder = staged
+    text = (folder / "llms.txt").read_text("utf-8")
+    assert re.match(r"# .+\n\n> .+\n\n## ", text)
+    named = re.findall(r"^- \[[^]]+\]\(([^)]+)\.html\): \S.+$", text, re.M)
+    assert len(named) == len(set(named)) == text.count("\n- ")
+    assert {f"notebooks/{name}" for name in CHAPTERS} <= set(named)
+    assert {page.stem for page in folder.glob("*.md")} - {"index", "README"} <= set(named)
+    assert all((folder / f"{name}.md").exists() or (folder / f"{name}.ipynb").exists() for name in named)
+
+
+def test_an_erratum_has_its_day_its_chapter_and_both_sides_and_stands_in_both_languages():
+    found = []
+    for language, words in (("en", ("**Was:** ", "**Is:** ")), ("zh", ("**原来：** ", "**现在：** "))):
+        entries = (SOURCES / language / "errata.md").read_text("utf-8").split("\n## ")[1:]
+        parts = [entry.strip().split("\n\n") for entry in entries]
+        assert all(len(part) == 4 and part[2].startswith(words[0]) and part[3].startswith(words[1]) for part in parts)
+        heads = [(re.match(r"2026-\d\d-\d\d", part[1])[0], re.findall(r"\(([^)]+\.(?:md|ipynb))\)", part[1])) for part in parts]
+        assert all(places for _, places in heads) and [day for day, _ in heads] == sorted((day for day, _ in heads), reverse=True)
+        found.append([(head, sorted(re.findall(r"`[^`]+`|(?<![0-9.])-?[0-9.]*[0-9]", part[3]))) for head, part in zip(heads, parts)])
+    assert len(found[0]) > 5 and found[0] == found[1]
 
 
 def test_the_pages_that_compute_have_the_same_parts_in_both_languages():
@@ -101,6 +127,11 @@ def test_a_fault_of_the_built_site_is_named(tmp_path, page, fault):
     assert website.faults(tmp_path) == []
 
 
+def test_an_address_of_llms_txt_that_leads_nowhere_is_named(tmp_path):
+    (tmp_path / "llms.txt").write_text("- [a](a.html): a\n- [b](https://a.b): b\n")
+    assert website.faults(tmp_path) == ["llms.txt: a.html leads nowhere"]
+
+
 def test_a_package_with_another_checksum_is_refused(tmp_path):
     (tmp_path / "mathjax-3.2.2.tgz").write_bytes(b"other")
     with pytest.raises(website.SiteError, match="not the package that was tried"):
@@ -114,6 +145,11 @@ def test_npm_is_named_where_it_is_missing(tmp_path, monkeypatch):
         website.vendored("mathjax@3.2.2", tmp_path / "store")
 
 
-def test_a_purpose_is_the_modules_own_first_sentence():
-    assert website_pages.purpose(ROOT, "python -m grpo_kit.workshop.laptop --seeds=1").startswith("What a real model of 135 million parameters")
-    assert website_pages.purpose(ROOT, "make tea") == ""
+def test_a_purpose_is_the_modules_own_first_sentence_and_has_a_chinese_one():
+    told = {language: lambda command, language=language: website_pages.purpose(language, ROOT, SOURCES, command) for language in ("en", "zh")}
+    assert told["en"]("python -m grpo_kit.workshop.laptop --seeds=1").startswith("What a real model of 135 million parameters")
+    assert told["en"]("make scale").startswith("GRPO in one, two and three processes") and "三个进程" in told["zh"]("make scale")
+    assert told["en"]("python tea") == told["zh"]("python tea") == ""
+    for file in (ROOT / "notebooks/results").glob("*.json"):
+        command = json.loads(file.read_text("utf-8"))["command"]
+        assert bool(told["en"](command)) == bool(told["zh"](command)), command

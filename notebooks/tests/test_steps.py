@@ -2,7 +2,7 @@
 
 import pytest
 
-from grpo_kit.rewards.steps import EQUATION, is_true, steps_first
+from grpo_kit.rewards.steps import EQUATION, is_true, works_first
 
 
 @pytest.mark.parametrize("text, first", [
@@ -14,7 +14,7 @@ from grpo_kit.rewards.steps import EQUATION, is_true, steps_first
     ("12 + 30", 0.0),
 ])
 def test_steps_are_an_equation_ahead_of_the_answer(text, first):
-    assert steps_first([text]) == [first]
+    assert works_first([text]) == [first]
 
 
 @pytest.mark.parametrize("text, true", [

@@ -8,11 +8,13 @@ import json
 import os
 import re
 import shutil
+from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 from datasets import Dataset, load_dataset
-from huggingface_hub import constants
+from huggingface_hub import constants, get_session
 from pyarrow import ArrowException, parquet
 
 from grpo_kit.machine.profile import SOURCES
@@ -54,20 +56,42 @@ def fetch(url):
         raise unreadable(url, f"the address, or a proxy set in the environment: {error}") from None
 
 
+@contextmanager
+def three_tries():
+    """In the block, the hub's client gives a silent host 3 seconds, and asks for the same thing three times at most: TimeoutError.
+
+    By itself it asks up to 12 times and waits up to a minute for each; so may Xet, its other way for large files, which is passed by.
+    """
+    asked, client = Counter(), get_session()
+
+    def ask(request):
+        asked[request.method, request.url] += 1
+        if asked[request.method, request.url] > 3:
+            raise TimeoutError("asked three times, it sent nothing whole")
+        request.extensions["timeout"] = dict.fromkeys(("connect", "read", "write", "pool"), 3)
+
+    hooks, xet_disabled = client.event_hooks, constants.HF_HUB_DISABLE_XET
+    constants.HF_HUB_DISABLE_XET = True
+    client.event_hooks = hooks | {"request": [*hooks["request"], ask]}
+    try:
+        yield
+    finally:
+        client.event_hooks, constants.HF_HUB_DISABLE_XET = hooks, xet_disabled
+
+
 def hub_rows(dataset, *configuration, split):
     """Return the rows of a dataset from the Hugging Face hub, or from HF_ENDPOINT. ConnectionError where it cannot be read."""
     if not constants.HF_HUB_OFFLINE:  # load_dataset asks a silent hub again for minutes, so ask once before it
         fetch(f"{constants.ENDPOINT}/datasets/{dataset}/resolve/main/README.md")
-    patience, constants.HF_HUB_DOWNLOAD_TIMEOUT = constants.HF_HUB_DOWNLOAD_TIMEOUT, 2  # seconds without a byte, six times over
     try:
-        return load_dataset(dataset, *configuration, split=split).to_list()
+        with three_tries():
+            return load_dataset(dataset, *configuration, split=split).to_list()
     except Exception as error:  # every kind of broken answer has an exception of its own there
         if isinstance(error, ArrowException):  # what was cached is not the data: the next try must ask again
             shutil.rmtree(Path(constants.HF_HUB_CACHE, f"datasets--{dataset.replace('/', '--')}"), ignore_errors=True)
         offline = "HF_HUB_OFFLINE is set and the cache does not hold it: unset it once, with a network"
-        raise unreadable(dataset, offline if constants.HF_HUB_OFFLINE else type(error).__name__) from error
-    finally:
-        constants.HF_HUB_DOWNLOAD_TIMEOUT = patience
+        reason = error if isinstance(error, TimeoutError) else type(error).__name__
+        raise unreadable(dataset, offline if constants.HF_HUB_OFFLINE else reason) from error
 
 
 def modelscope_file(dataset, path):

@@ -10,11 +10,12 @@ import httpx
 import requests
 from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
 from .gguf import check_methods, complete_tokenizer, save_gguf
 
 HUBS = ["huggingface", "modelscope"]
-SILENCE = 15  # seconds, before a hub that does not answer is given up
+SILENCE = 10  # seconds, before a hub that does not answer is given up
 # ModelScope's client would wait an hour for a host that says nothing in the middle of a file, five times; it reads these when it is imported.
 MODELSCOPE = {"MODELSCOPE_UPLOAD_BLOB_READ_TIMEOUT_SECONDS": "60", "MODELSCOPE_UPLOAD_BLOB_MAX_ATTEMPTS": "2"}
 
@@ -45,7 +46,10 @@ def _told(errors, endpoint, repository):
 def _to_huggingface(model, tokenizer, repository, methods, token):
     with _told((HfHubHTTPError, httpx.HTTPError), constants.ENDPOINT, repository):
         hub = HfApi(token=token)
-        hub.whoami()  # a token that is refused is told before anything is merged
+        # A token that is refused, or a hub that is silent, is told before anything is merged; whoami() itself would wait for ever.
+        me = get_session().get(f"{constants.ENDPOINT}/api/whoami-v2", headers=build_hf_headers(token=token), timeout=SILENCE)
+        hf_raise_for_status(me)
+        me.json()
         with complete_tokenizer(tokenizer):
             model.push_to_hub_merged(repository, tokenizer, save_method="merged_16bit", token=token, private=True)
             if hasattr(model, "push_to_hub_gguf"):

@@ -4,11 +4,23 @@ Bytes, and a GB is 10^9 of them; 16-bit training with TRL's own trainer (16-bit 
 float32 weights, gradients and moments), checkpointing, logits in chunks. Communication's own buffers are not counted.
 """
 
+from typing import NamedTuple
+
 from .memory import ADAM, RUNTIME, activation_bytes, count_parameters, frozen_bytes, kv_bytes, logits_bytes, memory_plan, verdict
 
 USABLE = 0.9  # a plan above this share of a card is too close to say
 NUMBERS = {"does not fit": 0, "4 bits": 1, "whole": 2, "shares": 3, "server": 4}  # what `choose` answers
 _known = {}  # what takes its time: a model is built on paper for it
+
+
+class Choice(NamedTuple):
+    """A way (a key of `NUMBERS`) and what the fullest card holds: `training`, {item: bytes} while it trains; `writing`, {item: bytes}
+    while the engine writes; `served`: how many cards the engine has for itself."""
+
+    way: str
+    training: dict
+    writing: dict
+    served: int = 0
 
 
 def known(function, config, *arguments):
@@ -28,7 +40,8 @@ def training_bytes(config, profile, count, everything, shares=1):
     layers = config.num_hidden_layers
     gathered = 2 * (2 * count["linear"] / layers + count["rest"]) if shares > 1 else 0  # two layers, embedding and head
     return {
-        "weights, gradients, moments": states / shares + gathered,
+        "weights, gradients, moments": states / shares,
+        "fetched layers": gathered,
         "activations": activation_bytes(config, profile, profile.max_prompt_length) + 2 * tokens * config.hidden_size * layers,
         "logits": logits_bytes(config, profile),
         "runtime": RUNTIME,
@@ -43,25 +56,27 @@ def engine_bytes(config, profile, count, cards=1, sequences=None):
 
 
 def choose(config, profile, memory, cards, everything=False):
-    """What to take for this model on so many cards of `memory` bytes: (a key of `NUMBERS`, {item: bytes} on the fullest card).
+    """What to take for this model on so many cards of `memory` bytes: the first way that fits in `USABLE` of a card, a `Choice`.
 
     "whole": each card has everything, the engine takes turns with the training (one_gpu.yaml, one_host.yaml); "shares": the same
     with the states cut into shares (fsdp2.yaml, zero3.yaml); "server": the engine on cards of its own; "4 bits": chapter 05's way.
+    Where nothing fits, what "shares" would hold.
     """
     rank = 0 if everything else profile.lora_rank
     count = known(count_parameters, config, rank)
     engine, room = engine_bytes(config, profile, count), USABLE * memory
     for name, shares in [("whole", 1), ("shares", cards)]:
         parts = training_bytes(config, profile, count, everything, shares)
-        resident = parts["weights, gradients, moments"]
-        if max(sum(parts.values()), resident + engine) <= room:  # asleep while the model trains, awake beside its states
-            return name, parts | {"engine": engine}
+        kept = {item: parts[item] for item in ("weights, gradients, moments", "fetched layers")}
+        writing = kept | {"engine": engine}  # asleep while the model trains, awake beside its states
+        if max(sum(parts.values()), sum(writing.values())) <= room:
+            return Choice(name, parts, writing)
     for served in (2**power for power in range(8)):
         if served < cards:
-            parts = training_bytes(config, profile, count, everything, cards - served)
-            if sum(parts.values()) <= room and engine_bytes(config, profile, count, served) <= room:
-                return "server", parts
+            apart = training_bytes(config, profile, count, everything, cards - served)
+            if sum(apart.values()) <= room and engine_bytes(config, profile, count, served) <= room:
+                return Choice("server", apart, {"engine": engine_bytes(config, profile, count, served)}, served)
     plan = None if everything else known(memory_plan, config, profile, memory)
     if plan is not None and verdict(plan, config, profile, memory) == "fits":
-        return "4 bits", plan["training"].to_dict()
-    return "does not fit", training_bytes(config, profile, count, everything, cards)
+        return Choice("4 bits", plan["training"].to_dict(), plan["sampling"].to_dict())
+    return Choice("does not fit", parts, writing)

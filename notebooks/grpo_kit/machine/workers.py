@@ -42,6 +42,13 @@ class Worker:
         """(writers, seconds) of the quickest division of `workers`; `step` is `apart` or `one_step_off` of this worker."""
         return min(((writers, step(completions, writers, workers - writers)) for writers in range(1, workers)), key=lambda pair: pair[1])
 
+    def nearly_best(self, step, completions, workers, share=0.05):
+        """(least, most) writers whose step takes at most so large a share longer than the best, in one unbroken range around it."""
+        best, seconds = self.best(step, completions, workers)
+        good = [step(completions, writers, workers - writers) <= (1 + share) * seconds for writers in range(1, workers)]
+        least = best - next((n for n, fine in enumerate(good[best - 1 :: -1]) if not fine), best) + 1
+        return least, best + next((n for n, fine in enumerate(good[best - 1 :]) if not fine), workers - best) - 1
+
 
 def calibrate(steps, joining=0.0):
     """A `Worker` from steps of one process: [(completions, seconds of writing, seconds of training)], of two sizes at least."""

@@ -1,4 +1,4 @@
-"""The pictures of chapter 11: what a model wrote while it learned, when its curves rose, and which rose first."""
+"""The pictures of chapter 11: what a model wrote while it learned, when its curves rose, and what being right is made of."""
 
 import re
 import textwrap
@@ -48,7 +48,7 @@ def film_strip(frames, title):
     rows = [(label, text, marks, lines_of(text)) for label, text, marks in frames]
     heights = np.cumsum([0] + [0.42 * len(lines) + 0.35 for *_, lines in rows])
     with plt.rc_context(STYLE):
-        figure, axis = plt.subplots(figsize=(9, 0.55 * heights[-1] + 0.9))
+        figure, axis = plt.subplots(figsize=(9.6, 0.55 * heights[-1] + 0.9))
         for top, (label, text, marks, lines) in zip(heights, rows):
             axis.text(-1.5, top, label, ha="right", va="center", fontsize=9, color=GREY)
             colors = inks(text)
@@ -65,7 +65,7 @@ def film_strip(frames, title):
             axis.text(STRIP_WIDTH + 3.4 + 4 * place, -0.45, name, rotation=60, fontsize=9, va="bottom", color=STRIP_INK)
         for place, (name, color) in enumerate({"a tag": BLUE, "a true equation": GREEN, "a false equation": ORANGE}.items()):
             axis.text(22 * place, heights[-1], name, fontsize=9, va="center", color=color)
-        axis.set(xlim=(-10, STRIP_WIDTH + 16), ylim=(heights[-1] + 0.5, -1.2))
+        axis.set(xlim=(-20, STRIP_WIDTH + 16), ylim=(heights[-1] + 0.5, -1.2))
         axis.set_title("\n".join(textwrap.wrap(title, 105, replace_whitespace=False)), fontsize=10)
         axis.axis("off")
     plt.close(figure)
@@ -76,47 +76,49 @@ def film_strip(frames, title):
 def plot_rises(panels):
     """Shares over the moments of a training, with the fitted rises, a panel for each way of asking: a Figure.
 
-    `panels`: {title: {measure: (Series of shares in [0, 1] indexed by step, its `Rise` or None)}}. The circle is the rise's middle
-    and the bar under it the 95 % interval.
+    `panels`: {title: {measure: (Series of shares in [0, 1] indexed by step, its `Rise` or None)}}. Below the curves a measure has a
+    row: the circle is the rise's middle, the bar its 95 % interval. Measures drawn first are drawn wider, so that curves that coincide show.
     """
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, len(panels), figsize=(4.8 * len(panels), 3.4), sharey=True, squeeze=False)
+        figure, axes = plt.subplots(1, len(panels), figsize=(4.8 * len(panels), 3.9), sharey=True, squeeze=False)
         for axis, (title, curves) in zip(axes[0], panels.items()):
             for place, (name, (curve, rise)) in enumerate(curves.items()):
-                axis.plot(curve.index, 100 * curve, ".", color=EVENT_COLORS[name], alpha=0.45, markersize=5)
+                color, row = EVENT_COLORS[name], -12 - 9 * place
+                axis.plot(curve.index, 100 * curve, ".", color=color, alpha=0.45, markersize=9 - 2 * place)
                 if rise is not None:
-                    axis.plot(curve.index, 100 * rise.fitted, color=EVENT_COLORS[name], linewidth=1.8)
-                    axis.plot([rise.low, rise.high], [-6 - 6 * place] * 2, color=EVENT_COLORS[name], linewidth=3, solid_capstyle="butt")
-                    axis.plot(rise.step, 100 * np.interp(rise.step, curve.index, rise.fitted), "o", color="white", markeredgecolor=EVENT_COLORS[name], markeredgewidth=2)
-            axis.set(title=title, xlabel="training step", ylim=(-24, 104), yticks=range(0, 101, 20))
+                    axis.plot(curve.index, 100 * rise.fitted, color=color, linewidth=5.2 - 1.8 * place, alpha=0.55 if place == 0 else 1)
+                    axis.plot([rise.low, rise.high], [row] * 2, color=color, linewidth=3, solid_capstyle="butt")
+                    axis.plot(rise.step, row, "o", color="white", markeredgecolor=color, markeredgewidth=2, markersize=6)
+            axis.axhline(0, color=GREY, linewidth=0.8)
+            axis.set(title=title, xlabel="training step", ylim=(-12 - 9 * len(curves), 104), yticks=range(0, 101, 20))
         for place, (name, color) in enumerate(EVENT_COLORS.items()):
             axes[0][0].text(0.03, 0.95 - 0.09 * place, name, color=color, weight="bold", transform=axes[0][0].transAxes, va="top")
+        axes[0][-1].text(0.02, 0.02, "the change points,\nwith 95 % intervals", fontsize=9, color=GREY, transform=axes[0][-1].transAxes, va="bottom")
         axes[0][0].set_ylabel("% of the watched questions")
     plt.close(figure)
     return figure
 
 
-@readable
-def plot_lags(panels, xlabel, blind=0.0):
-    """How much later one rise comes than another, a row for each training, a panel for each kind: a Figure.
+FACTOR_LINES = {"working": (GREEN, "-"), "right": (ORANGE, "-"), "right, if working": (ORANGE, ":"), "the begun base on these": (GREY, ":")}
 
-    `panels`: {title: {row: (difference, low, high)}}. Up to `blind` steps, a grey band, the moments lie too far apart to tell; a row
-    whose interval touches it tells no order, and is drawn hollow and grey. The row "mean" is drawn larger.
+
+@readable
+def plot_factors(panels, columns=4):
+    """How often a policy works first, is right, and is right where it works, over its moments: a Figure, a panel for each training.
+
+    `panels`: {title: DataFrame of shares in [0, 1], indexed by step, with the columns of FACTOR_LINES}.
     """
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, len(panels), figsize=(2.6 * len(panels) + 0.6, 3.1), sharey=True, sharex=True, squeeze=False)
-        rows = list(dict.fromkeys(row for lags in panels.values() for row in lags))
-        for axis, (title, lags) in zip(axes[0], panels.items()):
-            axis.axvspan(-blind, blind, color="#e8e8e8", linewidth=0)
-            axis.axvline(0, color="black", linewidth=1)
-            for row, (later, low, high) in lags.items():
-                told, size = low > blind or high < -blind, 9 if row == "mean" else 6
-                axis.plot([low, high], [rows.index(row)] * 2, color=ORANGE if told else GREY, linewidth=2.5)
-                axis.plot(later, rows.index(row), "D" if row == "mean" else "o", markersize=size, color=ORANGE if told else GREY,
-                          markerfacecolor=ORANGE if told else "white", markeredgewidth=1.8)
-            axis.set(title=title, ylim=(len(rows) - 0.5, -0.5))
-            axis.set_yticks(range(len(rows)), rows)
-            axis.grid(axis="y", visible=False)
-        figure.supxlabel(xlabel, fontsize=11)
+        rows = -(-len(panels) // columns)
+        figure, axes = plt.subplots(rows, columns, figsize=(2.7 * columns, 2.4 * rows + 0.5), sharey=True, squeeze=False)
+        for axis, (title, shares) in zip(axes.flat, panels.items()):
+            for name, (color, style) in FACTOR_LINES.items():
+                axis.plot(shares.index, 100 * shares[name], style, color=color, linewidth=2, label=name)
+            axis.set(title=title, ylim=(0, 104), yticks=range(0, 101, 25))
+        for axis in axes.flat[len(panels):]:
+            axis.axis("off")
+        figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=len(FACTOR_LINES), frameon=False)
+        figure.supxlabel("training step", fontsize=11)
+        figure.supylabel("% (sampled)", fontsize=11)
     plt.close(figure)
     return figure

@@ -7,34 +7,42 @@ from matplotlib.patches import Patch
 
 from .style import BLUE, GREEN, GREY, ORANGE, STYLE, readable
 
-LIGHT = "#d9d9d9"
-PARTS = {"rollouts": BLUE, "training": GREEN, "waiting": LIGHT}
+LIGHT = "#c4c4c4"
+PARTS = {"writing completions": BLUE, "training": GREEN, "waiting for the others": LIGHT, "between steps: log, checkpoint": "white"}
 
 
 @readable
 def plot_ranks(lines, waiting):
-    """The last steps of every rank on one clock, and the shares below: a Figure.
+    """The last steps of every rank on one clock, with the longest completion of each and an arrow at the longest wait: a Figure.
 
     `lines`: {rank: lines of its diary}; `waiting`: the names of the parts in which a process waits.
     """
     with plt.rc_context(STYLE):
-        figure, axis = plt.subplots(figsize=(11, 0.9 + 0.75 * len(lines)))
+        figure, axis = plt.subplots(figsize=(11, 1.5 + 0.95 * len(lines)))
         zero = min(line["began"] for steps in lines.values() for line in steps)
+        waits = []
         for row, (rank, steps) in enumerate(lines.items()):
             for line in steps:
                 axis.barh(row, line["seconds"], left=line["began"] - zero, height=0.62, color=GREEN)
                 gradients = [part for part in line["parts"] if part[0] == "gradients"]
-                waits = [part for part in line["parts"] if part[0] in waiting and part[0] != "gradients"]
+                idle = [part for part in line["parts"] if part[0] in waiting and part[0] != "gradients"]
+                waits += [(end - began, (began + end) / 2 - zero, row, rank) for _, began, end, _ in idle]
                 if gradients:
-                    waits.append(["gradients", max(part[1] for part in gradients), max(part[2] for part in gradients), 0])
-                for name, began, end, _ in [part for part in line["parts"] if part[0] == "rollouts"] + waits:
+                    idle.append(["gradients", max(part[1] for part in gradients), max(part[2] for part in gradients), 0])
+                for name, began, end, _ in [part for part in line["parts"] if part[0] == "rollouts"] + idle:
                     axis.barh(row, end - began, left=began - zero, height=0.62, color=BLUE if name == "rollouts" else LIGHT)
-                axis.text(line["began"] - zero, row - 0.42, f" step {line['step']}", fontsize=8, color=GREY, va="bottom")
-        axis.set(yticks=range(len(lines)), yticklabels=[f"rank {rank}" for rank in lines], xlabel="seconds")
-        axis.invert_yaxis()
+                    if name == "rollouts":
+                        axis.text((began + end) / 2 - zero, row, f"longest\n{line['longest']} tokens", color="white", fontsize=9, ha="center", va="center")
+        for line in next(iter(lines.values())):
+            axis.text(line["began"] - zero, -0.36, f"step {line['step']}", fontsize=10, color=GREY, va="bottom")
+        if waits:
+            seconds, middle, row, rank = max(waits)
+            axis.annotate(f"rank {rank} waits {seconds:.1f} s", (middle, row + 0.31), (0, -10), textcoords="offset points", ha="center", va="top",
+                          fontsize=10, weight="bold", arrowprops={"arrowstyle": "->"}, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})
+        axis.set(yticks=range(len(lines)), yticklabels=[f"rank {rank}" for rank in lines], xlabel="seconds", ylim=(len(lines) - 0.35, -0.7))
         axis.grid(axis="y", visible=False)
-        axis.legend(handles=[Patch(color=color, label=name) for name, color in PARTS.items()], frameon=False, ncols=3,
-                    loc="lower right", bbox_to_anchor=(1, 1))
+        figure.legend(handles=[Patch(facecolor=color, edgecolor=GREY, label=name) for name, color in PARTS.items()], frameon=False, ncols=4,
+                      loc="outside upper center")
     plt.close(figure)
     return figure
 
@@ -69,25 +77,29 @@ def plot_choice(panels, rows, columns, names):
 
 @readable
 def plot_workers(panels):
-    """Seconds of a step against the number of workers that write: a Figure. `panels`: {title: (workers, {label: seconds}, together)}.
+    """Seconds of a step against the number of workers that write: a Figure, its panels on one scale.
 
-    A curve's seconds are those for 1, 2, … writers; `together` is the step in which every worker does both.
+    `panels`: {title: (workers, {label: seconds}, (least, most), together)}. A curve's seconds are those for 1, 2, … writers; from
+    `least` to `most` the last curve is nearly at its best; `together` is the step in which every worker does both.
     """
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, len(panels), figsize=(11, 3.6))
-        for axis, (title, (workers, curves, together)) in zip(np.atleast_1d(axes), panels.items(), strict=True):
-            for (label, seconds), color, place in zip(curves.items(), (ORANGE, BLUE), (9, -17), strict=True):
+        figure, axes = plt.subplots(1, len(panels), figsize=(11, 4.2), sharey=True, squeeze=False)
+        lowest = [min(map(min, curves.values())) for _, curves, _, _ in panels.values()]
+        for axis, (title, (workers, curves, (least, most), together)) in zip(axes[0], panels.items(), strict=True):
+            axis.axvspan(least - 0.4, most + 0.4, color=BLUE, alpha=0.12, lw=0, label="one step off: within 5 % of its best")
+            said = [(f"all, in turns: {together:.1f} s", GREY)]
+            for (label, seconds), color in zip(curves.items(), (ORANGE, BLUE), strict=True):
                 axis.plot(range(1, workers), seconds, color=color, lw=2, label=label)
                 best = int(np.argmin(seconds))
                 axis.plot(best + 1, seconds[best], "o", color=color)
-                axis.annotate(f"{best + 1} write: {seconds[best]:.1f} s", (best + 1, seconds[best]), (0, place), textcoords="offset points",
-                              color=color, ha="left" if best < workers / 4 else "center", fontsize=10, weight="bold",
-                              bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5})
+                said.append((f"{label.partition(',')[0]}: {seconds[best]:.1f} s, {best + 1} of {workers} writing", color))
             axis.axhline(together, color=GREY, ls="--", lw=1.5, label="all do both, in turns")
-            axis.text(workers - 1, together, f"{together:.1f} s", color=GREY, ha="right", va="bottom", fontsize=10)
-            every = np.concatenate(list(curves.values()))
-            axis.set(title=title, xlabel=f"of {workers} GPUs, so many write", ylim=(0, min(every.max(), 4 * every.min()) * 1.05))
-        np.atleast_1d(axes)[0].set_ylabel("seconds a step")
-        figure.legend(*np.atleast_1d(axes)[0].get_legend_handles_labels(), frameon=False, ncols=3, loc="outside upper center")
+            said.append((f"shaded: {least} to {most} writing" if most > least else f"shaded: {least} writing", BLUE))
+            for line, (words, color) in enumerate(said):
+                axis.text(0.0, 1.03 + 0.068 * (len(said) - 1 - line), words, color=color, fontsize=10, transform=axis.transAxes)
+            axis.set(xlabel=f"of {workers} GPUs, so many write", ylim=(0, 4 * max(lowest)), xlim=(0, workers))
+            axis.set_title(title, pad=60, weight="bold")
+        axes[0][0].set_ylabel("seconds a step")
+        figure.legend(*axes[0][0].get_legend_handles_labels(), frameon=False, ncols=2, loc="outside upper center")
     plt.close(figure)
     return figure

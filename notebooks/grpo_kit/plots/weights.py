@@ -10,10 +10,10 @@ PALETTE = [BLUE, "#009e73", "#bfe3d8", "#9a9a9a", "#cc79a7", "#e69f00", "#d55e00
 
 
 @readable
-def plot_parts(bars, title, xlabel, ends=None, limit=None):
+def plot_parts(bars, title, xlabel, ends=None, limit=None, marks=None):
     """Horizontal bars made of parts, {bar: {part: size}}: a Figure. Behind each bar its text of `ends`, or else its sum.
 
-    `limit`: a size beyond which there is nothing, drawn as a line.
+    `limit`: a size beyond which there is nothing, drawn as a line. `marks`: sizes to compare with, {name: size}, dashed lines.
     """
     parts = list(dict.fromkeys(part for sizes in bars.values() for part in sizes))
     with plt.rc_context(STYLE):
@@ -26,11 +26,14 @@ def plot_parts(bars, title, xlabel, ends=None, limit=None):
             axis.barh(list(bars), sizes, left=left, height=0.7, color=color, edgecolor="white", label=part)
             left += sizes
         for height, (total, text) in enumerate(zip(left, ends or [f"{total:,.1f}" for total in left], strict=True)):
-            axis.text(total, height, f"  {text}", va="center", weight="bold")
+            axis.text(total, height, f"  {text}", va="center", weight="bold", bbox={"facecolor": "white", "edgecolor": "none", "pad": 1} if marks else None)
         axis.set(title=title, xlabel=xlabel, xlim=(0, 1.25 * left.max() if limit is None else 1.02 * limit))
         if limit is not None:
             axis.axvline(limit, color="black")
         axis.invert_yaxis()
+        for name, size in (marks or {}).items():
+            axis.axvline(size, color="black", linewidth=1, linestyle="--", zorder=0)
+            axis.annotate(name, (size, 0), xycoords=("data", "axes fraction"), xytext=(3, 4), textcoords="offset points", fontsize=9)
         axis.grid(axis="y", visible=False)
         figure.legend(loc="outside lower center", ncols=min(4, len(parts)), frameon=False)
     plt.close(figure)

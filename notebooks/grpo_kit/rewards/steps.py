@@ -10,7 +10,7 @@ NUMBER = r"[0-9][0-9,]*(?:\.[0-9]+)?"
 EQUATION = re.compile(rf"((?<![\w)])-?{NUMBER})\s*([-+*/×÷\u2212]|\\times|\\div)\s*[$€£]?({NUMBER})\s*=\s*[$€£]?(-?{NUMBER})")
 
 
-def steps_first(completions, **columns):
+def works_first(completions, **columns):
     """1.0 where an equation stands before the answer block, or anywhere if there is none; in TRL's form, to be watched."""
     texts = [completion_text(completion).partition("<answer>")[0] for completion in completions]
     return [float(EQUATION.search(text) is not None) for text in texts]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit
 
-WIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # in steps; three quarters of a rise lie within two widths of its middle
+WIDTHS = 0.25 * 2 ** (np.arange(11) / 2)  # from 0.25 to 8 steps; from a tenth of a rise to nine tenths it is 4.4 widths
 
 
 @dataclass(frozen=True)
@@ -14,6 +14,7 @@ class Rise:
 
     `fitted` has the curve's shape: the level before, the level after, and a logistic slope between them.
     `explained` is the share of the curve's variance that it accounts for, in [0, 1]. `middles` are the bootstrap's, shape (draws,).
+    `takes`: the steps from a tenth of the rise to nine tenths, and its 95 % interval, (takes, low, high).
     """
 
     step: float
@@ -22,32 +23,34 @@ class Rise:
     fitted: np.ndarray
     explained: float
     middles: np.ndarray
+    takes: tuple
 
 
-def find_rise(steps, values, draws=1000, seed=3407):
+def find_rise(moments, values, draws=1000, seed=3407):
     """The one rise that fits a curve best, by least squares: a `Rise`.
 
-    `steps` (ascending) and `values`: shape (n,). The interval comes from `draws` curves made of the fit and its residuals
+    `moments` (training steps, ascending) and `values`: shape (n,). The interval comes from `draws` curves made of the fit and its residuals
     with random signs (the wild bootstrap), each fitted anew. ValueError with fewer than 8 values, or without any spread.
     """
-    steps, values = np.asarray(steps, float), np.asarray(values, float)
+    moments, values = np.asarray(moments, float), np.asarray(values, float)
     if len(values) < 8 or values.std() == 0:
         raise ValueError(f"{len(values)} values with a spread of {values.std():g} show no rise: log at least 8 that differ.")
-    grid = [(middle, width) for width in WIDTHS for middle in np.arange(steps[0], steps[-1] + 0.25, 0.25)]
-    shapes = np.array([expit((steps - middle) / width) for middle, width in grid])  # (grid, n), each from 0 to 1
+    middles, widths = (part.ravel() for part in np.meshgrid(np.arange(moments[0], moments[-1] + 0.25, 0.25), WIDTHS))
+    shapes = expit((moments - middles[:, None]) / widths[:, None])  # (grid, n), each from 0 to 1
     centred = shapes - shapes.mean(axis=1, keepdims=True)
     length = np.linalg.norm(centred, axis=1)
 
     def best(curves):  # of all shapes the one with the largest correlation leaves the smallest squared error
-        return ((curves - curves.mean(axis=-1, keepdims=True)) @ centred.T / length).argmax(axis=-1)
+        return ((curves - curves.mean(axis=-1, keepdims=True)) @ (centred / length[:, None]).T).argmax(axis=-1)
 
     chosen = best(values)
     height = (values @ centred[chosen]) / length[chosen] ** 2
     fitted = values.mean() + height * centred[chosen]
     signs = np.random.default_rng(seed).choice([-1, 1], (draws, len(values)))
-    middles = np.array(grid)[best(fitted + signs * (values - fitted)), 0]
+    drawn = best(fitted + signs * (values - fitted))
     explained = 1 - ((values - fitted) ** 2).sum() / ((values - values.mean()) ** 2).sum()
-    return Rise(grid[chosen][0], *np.quantile(middles, [0.025, 0.975]), fitted, float(max(0.0, explained)), middles)
+    (low, high), takes = np.quantile(middles[drawn], [0.025, 0.975]), 2 * np.log(9) * np.array([widths[chosen], *np.quantile(widths[drawn], [0.025, 0.975])])
+    return Rise(float(middles[chosen]), low, high, fitted, float(max(0.0, explained)), middles[drawn], tuple(takes))
 
 
 def lag(first, second):

@@ -1,6 +1,6 @@
 """When does a model begin to think first, and when is it right? The trainings that chapter 11 compares: `python -m grpo_kit.workshop.aha`.
 
-Five trainings of all parameters and three of an adapter. What is trained, asked and measured is written once, in the chapter:
+Five trainings of all parameters, and as many of an adapter as SEEDS says. What is trained, asked and measured is written once, in the chapter:
 the cells of the notebook with the tag "training" are run here, in their order, and then its `train` and `measured`. On the
 way each training asks its policy the same questions every few steps, sampled and greedily; at the end every question of the
 test set.
@@ -24,6 +24,7 @@ from .step_cost import ROOT, SEED
 NOTEBOOK, TAG = NOTEBOOKS / "11_aha_full_finetune.ipynb", "training"
 LINES, RESULTS = NOTEBOOKS / "outputs/11_aha_full_finetune/trainings.jsonl", NOTEBOOKS / "results/aha.json"
 SEEDS = {"none": 1, "full": 5, "lora": 2}  # trainings, from SEED upwards; "none" is the untrained model
+KEPT_REPLIES = 3  # of a trained model, to the first of the watched questions
 
 
 def training_cells(notebook=NOTEBOOK):
@@ -43,13 +44,18 @@ def run_cells(notebook=NOTEBOOK):
     return names
 
 
+def digits(bools):
+    """Bools as a str, a digit each."""
+    return "".join("01"[bool(value)] for value in bools)
+
+
 def asked(names, runs):
     """What is kept of a model's answers, {way: Evaluation}: shares in %, the mean length in tokens, and who was right, a digit a question."""
     kept = {}
     for way, run in runs.items():
         shares = {measure: round(100 * float(run.rows[measure].mean()), 2) for measure in ("layout", "strict", "lenient")}
-        shares["steps"] = round(100 * sum(names["steps_first"](list(run.rows["text"]))) / len(run.rows), 2)
-        kept[way] = shares | {"tokens": round(float(run.rows["length"].mean()), 2), "right": "".join("01"[right] for right in run.rows["lenient"])}
+        shares["working"] = round(100 * sum(names["works_first"](list(run.rows["text"]))) / len(run.rows), 2)
+        kept[way] = shares | {"tokens": round(float(run.rows["length"].mean()), 2), "right": digits(run.rows["lenient"])}
     return kept
 
 
@@ -58,24 +64,30 @@ def record(names, method, seed):
     from grpo_kit.training.resume import read_log
 
     if method == "none":  # the cells have loaded it
-        base = names["model"].eval(), names["tokenizer"]
-        losses = {name: round(names["nats"](*base, pairs), 4) for name, pairs in names["KEPT"].items()}
-        return {"after": asked(names, {way: names["ask"](*base, names["test"], way) for way in names["WAYS"]}), "losses": losses}
+        model, tokenizer = names["model"].eval(), names["tokenizer"]
+        losses = {name: round(names["nats"](model, tokenizer, pairs), 4) for name, pairs in names["KEPT"].items()}
+        return {"after": asked(names, names["ask_all"](model)), "losses": losses}
     folder = names["train"](method, seed)
-    runs, losses = names["measured"](folder)
-    curves, logs = names["curves"](folder), [line for line in read_log(folder / "log.jsonl") if "reward" in line]
-    return {"cost": json.loads((folder / "model/cost.json").read_text()),
+    (runs, losses), curves = names["measured"](folder), names["curves"](folder)
+    lines = read_log(folder / "log.jsonl")
+    logs, answers = ([line for line in lines if key in line] for key in ("reward", "answers"))
+    measures, ways = names["MEASURES_SEEN"], list(answers[0]["answers"])
+    return {"cost": json.loads((folder / "model/cost.json").read_text()), "learning_rate": logs[-1]["learning_rate"],
             "reward": [round(line["reward"], 4) for line in logs], "seconds": [round(line["step_time"], 2) for line in logs],
             "moments": [int(step) for step in curves.index],
-            "curves": {way: {measure: curves[way, measure].round(4).tolist() for measure in names["MEASURES_SEEN"]} for way in runs},
+            "curves": {way: {measure: curves[way, measure].round(4).tolist() for measure in measures} for way in ways},
+            # a digit a watched question, a string a moment; and what it wrote at the last one
+            "seen": {way: {measure: [digits(answer[measures[measure]] for answer in line["answers"][way]) for line in answers]
+                           for measure in ("working", "right")} for way in ways},
+            "replies": {way: [answer["text"] for answer in answers[-1]["answers"][way][:KEPT_REPLIES]] for way in ways},
             "after": asked(names, runs), "losses": {name: round(loss, 4) for name, loss in losses.items()}}
 
 
 def table(trainings):
     """What the trained models answer to the test set: a line for each training, in % of the questions."""
-    lines = [f"{'':10}" + "".join(f"{way + ', ' + measure:>18}" for way in ("sampled", "greedy") for measure in ("steps", "right"))]
+    lines = [f"{'':10}" + "".join(f"{way + ', ' + measure:>18}" for way in ("sampled", "greedy") for measure in ("working", "right"))]
     for one in trainings:
-        cells = [one["after"][way][measure] for way in ("sampled", "greedy") for measure in ("steps", "lenient")]
+        cells = [one["after"][way][measure] for way in ("sampled", "greedy") for measure in ("working", "lenient")]
         lines.append(f"{one['method']} {one['seed']:5}" + "".join(f"{cell:18.1f}" for cell in cells))
     return "\n".join(lines)
 
@@ -96,7 +108,8 @@ def main():
         ask_left(LINES, jobs, lambda job: record(names, job["method"], job["seed"]))
     trainings = [next(line for line in read_log(LINES) if job.items() <= line.items()) for job in jobs]
     write(RESULTS, {"machine": bench.machine(), "date": datetime.date.today().isoformat(), "command": "python -m grpo_kit.workshop.aha",
-                    "versions": {name: metadata.version(name) for name in bench.PACKAGES}, **kind, "trainings": trainings})
+                    "versions": {name: metadata.version(name) for name in bench.PACKAGES}, **kind,
+                    "watched": [int(number) for number in names["drawn"]], "trainings": trainings})
     print(f"\n{table(trainings)}\n\nsaved as {RESULTS.relative_to(ROOT)}")
 
 

@@ -1,6 +1,6 @@
 """What do the prices of rewards teach? Chapter 10's training from five seeds for each of its two price lists. `make prices`
 
-Nothing is written twice: the notebook's cells tagged "prices" are run here as they stand, up to `train` and `record`. A
+Nothing is written twice: the notebook's cells tagged "prices" are run here as they stand, up to `train` and `measure`. A
 finished training is a file of notebooks/outputs/prices/, written whole, and not run again while those cells and the model
 stay the same. Killed, it goes on when it is called again; called twice at once, each takes what the other has not begun.
 When the last training is there, notebooks/results/prices.json is written whole.
@@ -25,6 +25,8 @@ from .step_cost import ROOT, SEED
 CHAPTER = NOTEBOOKS / "10_grpo_without_vllm.ipynb"
 FOLDER, RESULTS = NOTEBOOKS / "outputs/prices", NOTEBOOKS / "results/prices.json"
 LISTS, SEEDS = ["known", "turned"], 5
+CURVES = {name: f"rewards/{name}/mean" for name in ("full_pattern", "lenient_accuracy", "apart")} | {"one_kind": "frac_reward_zero_std"}
+KEPT = 4  # replies of each way of asking
 PACKAGES = ["torch", "transformers", "peft", "trl"]
 
 
@@ -55,6 +57,21 @@ def run_cells(sources):
     for source in sources:
         exec(compile(source, CHAPTER.name, "exec"), names)
     return names
+
+
+def record(names, price, seed):
+    """One training as a dict: its curves in % (`reward` as it is paid), a number a step, what its adapter does with the test set, some replies."""
+    trainer = names["train"](price, seed, report_to="none")
+    steps = [step for step in trainer.state.log_history if "reward" in step]
+    curves = {name: [round(100 * float(step[key]), 2) for step in steps] for name, key in CURVES.items()}
+    curves["reward"] = [round(float(step["reward"]), 3) for step in steps]
+    evaluations, paid, twice = names["measure"](), {}, {}
+    for way, evaluation in evaluations.items():
+        texts = evaluation.rows["text"]
+        paid[way] = round(100 * float(np.mean(names["full_pattern"](texts))), 2)
+        twice[way] = round(100 * float((texts.str.count("<reasoning>") > 1).mean()), 2)
+    return {"price": price, "seed": seed, "after": names["shares"](evaluations), "paid": paid, "second reasoning": twice, "curves": curves,
+            "replies": {way: evaluation.rows["text"].head(KEPT).tolist() for way, evaluation in evaluations.items()}}
 
 
 def finished(file, kind):
@@ -106,18 +123,20 @@ def main():
     names = run_cells(sources)
     kind = {"code": code_hash(sources), "model": fingerprint(names["profile"].model)}
     jobs = [(price, SEED + number) for number in range(options.seeds) for price in LISTS]
-    train_left(jobs, FOLDER, kind, lambda price, seed: names["record"](price, seed, names["train"](price, seed, report_to="none")))
+    train_left(jobs, FOLDER, kind, lambda price, seed: record(names, price, seed))
     runs = [finished(FOLDER / f"{price}_{seed}.json", kind) for price, seed in sorted(jobs)]
     if None in runs:
         return print(f"{runs.count(None)} trainings are left, in other processes or none: the same command goes on.")
     print(f"\n{table(runs)}")
     if options.seeds != SEEDS:
         return None
+    names["put_back"](names["model"], names["untrained"])
     machine = names["torch"].cuda.get_device_name() if names["torch"].cuda.is_available() else bench.machine()
     write(RESULTS, {"machine": machine, "threads": names["torch"].get_num_threads(), "date": datetime.date.today().isoformat(),
                     "command": "python -m grpo_kit.workshop.prices", "versions": {name: metadata.version(name) for name in PACKAGES},
                     "profile": names["profile"].name, "seeds": sorted({seed for _, seed in jobs}), **kind, "prices": names["PRICES"],
-                    "questions": len(names["test"]), "runs": [{name: run[name] for name in run if name not in kind} for run in runs]})
+                    "questions": len(names["test"]), "untrained": names["shares"](names["measure"]()),
+                    "runs": [{name: run[name] for name in run if name not in kind} for run in runs]})
     print(f"\nsaved as {RESULTS.relative_to(ROOT)}")
 
 

@@ -3,6 +3,7 @@
 Four things are measured with launch/train.py on the embedded model, without a GPU: whether loss and gradient depend on the number of
 processes, how long a step takes and who waits, what a killed process leaves, and two hosts, played by two network namespaces.
 A finished run is kept in outputs/scale/ and not run again; `--again` forgets them. At the end notebooks/results/scale.json is written.
+The two hosts need `ip` and root; without them they are left out, and the result says so.
 """
 
 import argparse
@@ -23,7 +24,6 @@ from safetensors.numpy import load_file
 from grpo_kit.data.parquet import write_parquet
 from grpo_kit.data.rows import make_dataset
 from grpo_kit.machine.profile import choose_profile
-from grpo_kit.machine.workers import calibrate
 from grpo_kit.training import launch
 from .bench import machine
 from .gpu_check import write
@@ -35,6 +35,8 @@ LOSSES = ["dapo", "grpo", "dr_grpo", "bnpo"]
 COMPARED = {"one process": (1, 24, 1), "two processes": (2, 12, 1), "three processes": (3, 8, 1), "one, in three parts": (1, 8, 3)}  # processes, completions each, parts
 SETTINGS = {"losses": LOSSES, "optim": "sgd", "learning_rate": 10, "max_grad_norm": 0, "shuffle_dataset": False, "save_strategy": "no"}
 STEPS, KILLED_AT = 5, 3
+TIMED = [(1, 8), (1, 24), (1, 48), (2, 24), (2, 48)]  # processes, completions of a step
+TIMED_STEPS = 11  # the first warms up and is not counted
 
 
 def launched(name, processes, **settings):
@@ -83,29 +85,19 @@ def equality():
 
 
 def parts(lines):
-    """[{rank: [rollouts, training, waiting]}] of the steps after the first, which warms up."""
+    """[{rank: [rollouts, training, waiting]}] of the steps after the first, in seconds by the clock."""
     return [{rank: [round(seconds, 3) for seconds in launch.split(steps[step])] for rank, steps in lines.items()}
             for step in range(1, min(map(len, lines.values())))]
 
 
 def timing():
-    """The seconds of one process with 8 and 24 completions and of two with 12 each; the step-time model, and how far it is off.
+    """{"1 x 8": [{rank: [rollouts, training, waiting]}]}: processes x completions of each, and its steps' seconds.
 
-    The model is calibrated with the processor's seconds, which do not depend on what else the machine does, and checked against
-    the processor's and the clock's; the first step, which warms up, is left out.
+    The learning rate is 0, so that completions stay of one kind, however many steps a run has.
     """
-    runs = {(processes, total): run(f"timing_{processes}_{total}", processes, max_steps=STEPS, per_device_train_batch_size=total // processes)
-            for processes, total in [(1, 8), (1, 24), (2, 24)]}
-    alone = [(total, *np.median([launch.work(line) for line in runs[1, total][0][1:]], axis=0)) for total in (8, 24)]
-    two = list(zip(*(lines[1:] for lines in runs[2, 24].values())))  # a step's lines of both ranks
-    found = {
-        "split": {f"{processes} x {total // processes}": parts(lines) for (processes, total), lines in runs.items()},
-        "one process": [[int(total), round(writing, 3), round(training, 3)] for total, writing, training in alone],
-        "two processes, processor": round(float(np.median([max(sum(launch.work(line)) for line in step) for step in two])), 3),
-        "two processes, clock": round(float(np.median([step[0]["seconds"] for step in two])), 3),
-        "two processes, waiting": round(float(np.mean([launch.split(line)[2] for step in two for line in step])), 3),
-    }
-    return found | {"predicted": round(calibrate(found["one process"]).together(24, 2), 3)}
+    return {f"{processes} x {total // processes}": parts(run(f"timing_{processes}_{total}", processes, max_steps=TIMED_STEPS, learning_rate=0,
+                                                             per_device_train_batch_size=total // processes, save_strategy="no"))
+            for processes, total in TIMED}
 
 
 def kill(folder, rank, step):
@@ -116,11 +108,15 @@ def kill(folder, rank, step):
     return time.monotonic()
 
 
+def undisturbed_run():
+    return run("undisturbed", 2, max_steps=STEPS, per_device_train_batch_size=12)
+
+
 def killing():
-    """The run of two processes that `timing` made, and the same with rank 1 killed and started again: the sentence, and the adapters."""
+    """A run of two processes, and the same with rank 1 killed and started again: the sentence, and the adapters."""
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    undisturbed, folder, said = run("timing_2_24", 2), FOLDER / "killed", FOLDER / "killed.said"
+    undisturbed, folder, said = undisturbed_run(), FOLDER / "killed", FOLDER / "killed.said"
     if not said.exists():
         for name in ("killed", "killed.done"):
             shutil.rmtree(FOLDER / name, ignore_errors=True)
@@ -149,13 +145,10 @@ def table(results):
         cells = [f"{one['loss']:+.6f}  {one['difference of the gradient']:.1e}" for one in losses.values()]
         lines.append(f"{name:26}" + "".join(f"{cell:>22}" for cell in cells))
     lines += ["(gradient: length of the difference from one process's, as a share of its length)", "",
-              f"{'processes x completions':26}{'rollouts':>10}{'training':>10}{'waiting':>10}   seconds a step, mean over ranks and steps"]
-    for name, steps in results["timing"]["split"].items():
+              f"{'processes x completions':26}{'rollouts':>10}{'training':>10}{'waiting':>10}{'a step':>10}   seconds, mean over steps and ranks"]
+    for name, steps in results["timing"].items():
         mean = np.mean([list(step.values()) for step in steps], axis=(0, 1))
-        lines.append(f"{name:26}" + "".join(f"{seconds:10.2f}" for seconds in mean))
-    timed = results["timing"]
-    lines.append(f"two processes, a step: predicted {timed['predicted']:.2f} s, measured {timed['two processes, processor']:.2f} s of the processor, "
-                 f"{timed['two processes, clock']:.2f} s by the clock")
+        lines.append(f"{name:26}" + "".join(f"{seconds:10.2f}" for seconds in (*mean, mean.sum())))
     return "\n".join(lines)
 
 
@@ -173,9 +166,9 @@ def main():
     profile = choose_profile(data="embedded", model="../data/tiny-model")
     if not (FOLDER / "data").exists():
         write_parquet(make_dataset(profile, "train", AutoTokenizer.from_pretrained(profile.model)), "embedded", "train", FOLDER / "data")
-    results = {"equality": equality(), "timing": timing(), "killing": killing(), "two hosts": hosts(FOLDER, KILLED_AT, run("timing_2_24", 2)[0])}
+    results = {"equality": equality(), "timing": timing(), "killing": killing(), "two hosts": hosts(FOLDER, KILLED_AT, undisturbed_run()[0])}
     versions = {name: metadata.version(name) for name in ("torch", "accelerate", "transformers", "trl", "peft")}
-    write(RESULTS, {"machine": machine(), "load": os.getloadavg()[1], "date": datetime.date.today().isoformat(), "seed": SEED,
+    write(RESULTS, {"machine": machine(), "load": round(os.getloadavg()[1], 1), "date": datetime.date.today().isoformat(), "seed": SEED,
                     "command": "make scale", "versions": versions, **results})
     print(f"\n{table(results)}\n\n{results['killing']['sentence']}\n{results['two hosts']}\n\nsaved as {RESULTS.relative_to(ROOT)}")
 

@@ -7,12 +7,13 @@ import shutil
 import subprocess
 import sys
 import time
+import traceback
 
 from grpo_kit.training import launch
 from .gpu_check import write
 
 HOSTS = ("10.77.0.1", "10.77.0.2")
-PATIENCE = 20  # seconds of ddp_timeout in the run whose cable is cut
+PATIENCE, WATCHED = 30, 120  # seconds: ddp_timeout of the runs whose cable is cut, and how long they are watched
 
 
 def said_to(log):
@@ -61,44 +62,56 @@ def on_host(rank, names, port, log, words):
             raise OSError(ctypes.get_errno(), "setns")
     os.environ.update(RANK=str(rank), LOCAL_RANK="0", WORLD_SIZE="2", LOCAL_WORLD_SIZE="1", MASTER_ADDR=HOSTS[0], MASTER_PORT=str(port),
                       GLOO_SOCKET_IFNAME=names[rank])
-    train(f"{log}_{rank}.log", words)
+    try:
+        train(f"{log}_{rank}.log", words)
+    except Exception:
+        traceback.print_exc()  # torch keeps it to itself
+        raise
 
 
-def hosts(outputs, step, alone):
-    """A process on each of two hosts: the adapters after so many steps; then the cable is cut, and how each process ends, and when.
+def cut(outputs, step, leave):
+    """Two processes on two hosts that are cut apart after `step` steps: {rank: its lines}, and how and when each process ended.
 
-    `alone`: the lines of a run on one host with the same settings. A finished result is kept in `outputs`/hosts.json.
+    `leave`: with the patience that transformers leaves the processes on a CPU, and not the `PATIENCE` that `ddp_timeout` asks for.
     """
     import torch.multiprocessing
 
+    folder = outputs / f"hosts_{'left' if leave else 'handed_on'}"
+    shutil.rmtree(folder, ignore_errors=True)
+    words = launch.command(2, dataset_name=outputs / "data", output_dir=folder, max_steps=100, per_device_train_batch_size=12,
+                           ddp_timeout=PATIENCE, leave_timeout=leave)
+    with two_hosts() as names:
+        context = torch.multiprocessing.start_processes(on_host, (names, 29500, folder, words[words.index("launch/train.py") + 1 :]), 2,
+                                                        join=False, start_method="fork")
+        while any(len(launch.rank_lines(folder).get(rank, [])) < step for rank in (0, 1)):
+            if not all(process.is_alive() for process in context.processes):
+                raise RuntimeError(f"A process ended before the cable was cut: see {folder}_0.log and {folder}_1.log.")
+            time.sleep(0.05)
+        ip("-n", names[1], "link", "set", names[1], "down")
+        began, ended = time.monotonic(), {}
+        while len(ended) < 2 and time.monotonic() - began < WATCHED:
+            ended |= {f"rank {rank}": round(time.monotonic() - began, 1) for rank, process in enumerate(context.processes)
+                      if f"rank {rank}" not in ended and not process.is_alive()}
+            time.sleep(0.05)
+        for process in context.processes:
+            process.kill()
+    said = {f"rank {rank}": launch.first_error((outputs / f"{folder.name}_{rank}.log").read_text(errors="replace")) for rank in (0, 1)}
+    return launch.rank_lines(folder), {"seconds until it ended": ended or f"none ended in {WATCHED} s", "its error": said}
+
+
+def hosts(outputs, step, alone):
+    """A process on each of two hosts: the adapters after so many steps; then the cable is cut, twice, and how each process ends, and when.
+
+    `alone`: the lines of a run on one host with the same settings. A finished result is kept in `outputs`/hosts.json.
+    """
     file = outputs / "hosts.json"
     if not file.exists():
-        folder = outputs / "hosts"
-        shutil.rmtree(folder, ignore_errors=True)
-        words = launch.command(2, dataset_name=outputs / "data", output_dir=folder, max_steps=100, per_device_train_batch_size=12,
-                               ddp_timeout=PATIENCE)
         try:
-            with two_hosts() as names:
-                context = torch.multiprocessing.start_processes(on_host, (names, 29500, folder, words[words.index("launch/train.py") + 1 :]), 2,
-                                                                join=False, start_method="fork")
-                while any(len(launch.rank_lines(folder).get(rank, [])) < step for rank in (0, 1)):
-                    if not all(process.is_alive() for process in context.processes):
-                        raise RuntimeError(f"A process ended before the cable was cut: see {folder}_0.log and {folder}_1.log.")
-                    time.sleep(0.05)
-                ip("-n", names[1], "link", "set", names[1], "down")
-                began, ended = time.monotonic(), {}
-                while len(ended) < 2 and time.monotonic() - began < 10 * PATIENCE:
-                    ended |= {f"rank {rank}": round(time.monotonic() - began, 1) for rank, process in enumerate(context.processes)
-                              if f"rank {rank}" not in ended and not process.is_alive()}
-                    time.sleep(0.05)
-                for process in context.processes:
-                    process.kill()
-            lines = launch.rank_lines(folder)
-            errors = {f"rank {rank}": launch.first_error((outputs / f"hosts_{rank}.log").read_text(errors="replace")) for rank in lines}
+            lines, left = cut(outputs, step, leave=True)
+            lines, handed_on = cut(outputs, step, leave=False)
             found = {"addresses": HOSTS, "adapters by rank": [lines[rank][step - 1]["adapter"] for rank in lines],
-                     "adapter of one host": alone[step - 1]["adapter"],
-                     "ddp_timeout": PATIENCE, "seconds watched after the cut": 10 * PATIENCE, "ended after": ended or "none ended",
-                     "what each said": errors}
+                     "adapter of one host": alone[step - 1]["adapter"], "ddp_timeout": PATIENCE, "left as transformers sets it": left,
+                     "handed on by train.py": handed_on}
         except OSError as error:
             found = {"not run": f"This machine allows no network namespaces ({error})."}
         write(file, found)

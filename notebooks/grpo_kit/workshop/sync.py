@@ -23,7 +23,7 @@ AFTER = [
     ("grpo_kit.rewards.answers", "TAGS WRAPPERS FULL_WIDTH LATEX LATEX_TEXT CURRENCY DIGITS SCALE LETTERS UNIT ONE_NUMBER ANY_NUMBER "
      "plain_text plain_digits parse_number gold_number extract_answer last_number gold_answer"),
     ("grpo_kit.data.problems", "FOLDER"),
-    ("grpo_kit.data.rows", "unreadable fetch hub_rows modelscope_file modelscope_rows jsonl_rows whole_characters checked_row read_rows"),
+    ("grpo_kit.data.rows", "unreadable fetch three_tries hub_rows modelscope_file modelscope_rows jsonl_rows whole_characters checked_row read_rows"),
     ("grpo_kit.rewards.ends", "end_tokens"),
     ("grpo_kit.rewards.functions", "ANY_TAG completion_text zero_truncated"),
     ("grpo_kit.measure.score", "MEASURES lenient_accuracy as_bools wilson_shares Evaluation"),

@@ -71,7 +71,7 @@ def unpack(packages, store, folder):
 
 def stage(language, folder):
     """Write the pages of one language into the empty `folder`."""
-    for name in ("conf.py", "_static", "_templates"):
+    for name in ("conf.py", "_static", "_templates", "locales"):
         (shutil.copytree if (SOURCES / name).is_dir() else shutil.copy)(SOURCES / name, folder / name)
     pages.write(language, ROOT, SOURCES, folder)
     for name in linked_files(folder):
@@ -94,13 +94,14 @@ def linked_files(folder):
 def build(language, python, staged, target):
     """Run Sphinx on the folder `staged`; SiteError with its warnings unless there are none.
 
-    In one process: with `-j 2` Sphinx 9.0 left pages out after an error, and ended with 0.
+    In one process: with `-j 2` Sphinx 9.0 left pages out after an error, and ended with 0. myst-nb keeps pictures beside `target`,
+    so its folder is no other build's.
     """
     command = [python, "-m", "sphinx", "-b", "html", "-q", "-W", "--keep-going", "-d", f"{staged}.doctrees",
                *(["-t", "zh"] if language == "zh" else []), staged, target]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"})
     if done.returncode:
-        raise SiteError(f"Sphinx warns ({language}):\n{done.stderr.strip()[-3000:]}")
+        raise SiteError(f"Sphinx ended with {done.returncode} ({language}):\n{done.stderr.strip()[-3000:] or 'and said nothing'}")
     (target / ".buildinfo").unlink(missing_ok=True)
 
 
@@ -142,6 +143,9 @@ def faults(site):
                 found.append(f"{where}: {address} leads nowhere")
             elif parts.fragment and target in read and unquote(parts.fragment) not in read[target].ids:
                 found.append(f"{where}: {address} names no place of its page")
+    for file in site.rglob("llms.txt"):
+        found += [f"{file.relative_to(site)}: {address} leads nowhere" for address in re.findall(r"\]\((?!\w+:)([^)]+)\)", file.read_text("utf-8"))
+                  if not (file.parent / address).is_file()]
     return found
 
 
@@ -165,14 +169,15 @@ def main(python):
     began, work = time.monotonic(), OUTPUTS / "site.part"
     shutil.rmtree(work, ignore_errors=True)
     for language in LANGUAGES:
-        (work / language).mkdir(parents=True)
-        stage(language, work / language)
-        unpack(["mathjax@3.2.2"], OUTPUTS / "site-npm", work / language / "_static")
+        staged = work / language / "pages"
+        staged.mkdir(parents=True)
+        stage(language, staged)
+        unpack(["mathjax@3.2.2"], OUTPUTS / "site-npm", staged / "_static")
     with ThreadPoolExecutor() as pool:  # one after the other would take twice as long
-        [one.result() for one in [pool.submit(build, language, python, work / language, work / f"{language}.html") for language in LANGUAGES]]
+        [one.result() for one in [pool.submit(build, language, python, work / language / "pages", work / language / "html") for language in LANGUAGES]]
     with whole(OUTPUTS / "site") as site:
         for language, place in LANGUAGES.items():
-            shutil.copytree(work / f"{language}.html", site / place, dirs_exist_ok=True)
+            shutil.copytree(work / language / "html", site / place, dirs_exist_ok=True)
         shutil.copytree(models(), site / "files")  # both languages read them there
         unpack(["@wllama/wllama@2.4.0"], OUTPUTS / "site-npm", site / "files")
         shutil.copy(ROOT / "notebooks/results/glass_box.json", site / "files")

@@ -8,11 +8,11 @@ import re
 WORDS = {  # of the pages that are made here
     "en": {
         "figure": "Figure of the section “{}”", "no chapter": "", "machine": "machine", "date": "date", "what": "what it measured",
-        "command": "command", "versions": "versions", "file": "file", "chapter": "The chapter",
+        "command": "command", "versions": "versions", "file": "file", "chapter": "The chapter", "colon": ": ",
         "term": "English", "other": "Chinese", "meaning": "what it means", "note": "note", "more": "More terms",
     },
     "zh": {
-        "figure": "“{}”一节的图", "machine": "机器", "date": "日期", "what": "测了什么", "command": "命令", "versions": "版本", "file": "文件", "chapter": "这一章",
+        "figure": "“{}”一节的图", "machine": "机器", "date": "日期", "what": "测了什么", "command": "命令", "versions": "版本", "file": "文件", "chapter": "这一章", "colon": "：",
         "no chapter": "```{note}\n这一章还没有中文版，下面是英文版。\n```\n\n",
         "term": "英文", "other": "中文", "meaning": "意思", "note": "说明", "more": "其他术语",
     },
@@ -29,11 +29,26 @@ def write(language, root, sources, folder):
         read[name] = chapter
         (folder / f"notebooks/{name}.ipynb").write_text(json.dumps(chapter), "utf-8")
     readme(language, root, folder)
-    own = {"chapters": chapter_table(language, root), "figures": figures(language, root, read, folder),
+    own = {"chapters": chapter_table(language, root), "figures": figures(language, root, sources, read, folder),
            "terms": terms(language, root, sources)}
     for page in sorted((sources / language).glob("*.md")):
         text = re.sub(r"\{\{ (\w+) \}\}", lambda place: own[place[1]], page.read_text("utf-8"))
         (folder / page.name).write_text(text, "utf-8")
+    (folder / "llms.txt").write_text(llms_txt((folder / "index.md").read_text("utf-8")), "utf-8")
+
+
+def llms_txt(index):
+    """The first page as llmstxt.org has it, for programs that read: title, summary, then each page with its address and one line."""
+    lines = []
+    for line in re.sub(r"\.(?:md|ipynb)\)", ".html)", index).splitlines():
+        row = re.match(r"\| (\[[^]]+\]\([^)]+\)) \| (.+?) \|", line)
+        if row:
+            lines.append(f"- {row[1]}: {row[2]}")
+        elif line.startswith("#"):
+            lines += ["", line, ""]
+        elif re.match(r"\w", line) and not any(kept.startswith((">", "-")) for kept in lines):  # the first paragraph; the toctrees come later
+            lines.append(f"> {line}")
+    return "\n".join(lines).strip() + "\n"
 
 
 def chapter_of(language, root, name):
@@ -47,6 +62,8 @@ def chapter_of(language, root, name):
         if cell["cell_type"] == "markdown":
             if chinese:  # its links were led one folder up, from notebooks/zh/
                 source = of_one_language(re.sub(r"\]\(\.\./", "](", source))
+            elif language == "zh":  # whose READMEs have other headings
+                source = re.sub(r"(\]\([\w./-]*README\.md)#[^)]*\)", r"\1)", source)
             cell["source"] = source
             heading = ([heading] + re.findall(r"^#+ (.+)$", source, re.M))[-1]
         elif any("image/png" in output.get("data", {}) for output in cell["outputs"]):
@@ -88,7 +105,7 @@ def chapter_table(language, root):
     return re.search(r"^\| [^\n]+\n\|---\|---\|---\|\n\| \[00 .+?\|\n(?=\n)", text, re.S | re.M)[0].replace("(notebooks/zh/", "(notebooks/")
 
 
-def figures(language, root, chapters, folder):
+def figures(language, root, sources, chapters, folder):
     """All that was measured: a list a file of notebooks/results/, then chapter by chapter where its figures come from, and its pictures."""
     words = WORDS[language]
     parts = []
@@ -96,15 +113,15 @@ def figures(language, root, chapters, folder):
         result = json.loads(file.read_text("utf-8"))
         machine = result["machine"] if isinstance(result["machine"], str) else result["machine"]["gpu"]
         versions = ", ".join(f"{package} {version}" for package, version in result.get("versions", {}).items())
-        told = {"what": purpose(root, result["command"]), "command": f"`{result['command']}`", "machine": machine,
+        told = {"what": purpose(language, root, sources, result["command"]), "command": f"`{result['command']}`", "machine": machine,
                 "date": result["date"], "versions": versions}
-        lines = [f"- {words[name]}: {value}" for name, value in told.items() if value]
-        lines.append(f"- {words['file']}: [{file.name}](notebooks/results/{file.name})")
+        lines = [f"- {words[name]}{words['colon']}{value}" for name, value in told.items() if value]
+        lines.append(f"- {words['file']}{words['colon']}[{file.name}](notebooks/results/{file.name})")
         parts.append(f"### {file.stem}\n\n" + "\n".join(lines))
     for name, chapter in chapters.items():
         cells = ["".join(cell["source"]) for cell in chapter["cells"] if cell["cell_type"] == "markdown"]
         title = plain(re.match(r"# (.+)", cells[0])[1])
-        parts.append(f"## {title}\n\n{words['chapter']}: [{name}](notebooks/{name}.ipynb)")
+        parts.append(f"## {title}\n\n{words['chapter']}{words['colon']}[{name}](notebooks/{name}.ipynb)")
         told = [found[0] for cell in cells for found in re.finditer(r"^\*\*(?:Where the figures come from\.|数据来源。)\*\*.*?$", cell, re.M)]
         parts += [re.sub(r"\]\((?!\w+:|#)([^)\s]+)", r"](notebooks/\1", told[0])] if told else []
         parts.append(pictures(name, chapter, folder))
@@ -127,10 +144,13 @@ def pictures(name, chapter, folder):
     return "\n".join(['<div class="figures">', *shown, "</div>"]) if shown else ""
 
 
-def purpose(root, command):
-    """The first sentence of the module that a command runs, in its own words; "" where it names none."""
-    named = re.search(r"grpo_kit\.workshop\.(\w+)|(gpu_check)", command)
-    file = root / f"notebooks/grpo_kit/workshop/{named and (named[1] or named[2])}.py"
+def purpose(language, root, sources, command):
+    """What a command's module measures, in a sentence: its own first one, in Chinese that of purposes.json; "" where it names none."""
+    named = re.search(r"(?:grpo_kit\.workshop\.|make )(\w+)|(gpu_check)", command)
+    name = named and (named[1] or named[2])
+    if language == "zh":
+        return json.loads((sources / "purposes.json").read_text("utf-8"))[name] if name else ""
+    file = root / f"notebooks/grpo_kit/workshop/{name}.py"
     text = ast.get_docstring(ast.parse(file.read_text("utf-8"))) if file.exists() else ""
     return re.split(r"\n\n|(?<=\.) ", text)[0].replace("\n", " ")
 

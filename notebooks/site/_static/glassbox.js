@@ -68,7 +68,7 @@ function card(record, step, now, number, colour) {
   const details = element("details", {}, element("summary", { textContent: words.table }));
   details.addEventListener("toggle", () => { if (details.open && details.children.length === 1) details.append(tokenTable(one.tokens, record.pieces)); });
   return element("article", { className: "completion" },
-    element("p", { className: "figures-line" }, fill(words.completion, { number: (number % record.settings.group) + 1, reward: one.reward.toFixed(2) }), " ",
+    element("p", { className: "figures-line" }, fill(words.completion, { number: (number % record.settings.group) + 1, reward: one.reward.toFixed(2) }),
       element("strong", { textContent: fill(words.advantage, { advantage: signed(one.advantage) }) }), " ", bar,
       element("br"), `${paid} · ${fill(words.stopped, { stopped, tokens: one.tokens.length })}`),
     tokens, details);
@@ -89,7 +89,7 @@ function draw(record) {
   const size = record.settings.group, now = computed(step, size, set), group = step.groups[which];
   one("step-now").textContent = step.step + 1;
   for (const name of ["low", "high"]) one(`${name}-now`).textContent = Number(one(name).value).toFixed(2);
-  one("question").textContent = `${group.question} (${words.gold} ${group.gold})`;
+  one("question").textContent = `${group.question} ${fill(words.gold, { gold: group.gold })}`;
   const zero = Array.from({ length: now.rewards.length / size }, (_, g) => now.advantages.slice(g * size, (g + 1) * size)).filter((own) => own.every((a) => Math.abs(a) < 1e-6)).length;
   const own = now.completions.slice(which * size, (which + 1) * size);
   one("summary").textContent = fill(words.summary, { mean: now.mean.toFixed(2), agree: zero, groups: now.rewards.length / size, tokens: now.tokens,

@@ -38,7 +38,8 @@ class Model {
   }
 
   async load(blob) {
-    await this.llama.loadModel([blob], { n_ctx: this.settings.context, n_threads: 1 });
+    // Without flash attention, as the kit's GGUFModel: its sums round otherwise, and a near tie goes to another token.
+    await this.llama.loadModel([blob], { n_ctx: this.settings.context, n_threads: 1, flash_attn: false });
     this.prompt = await this.llama.tokenize(this.settings.prompt.replace("{question}", "\n"), true);
     await this.llama.decode(this.prompt, {});
     this.past = this.prompt.length;

@@ -1,0 +1,115 @@
+"""Reading the files of `launch/` with the parsers that will read them on a cluster; chapter 14 and its tests do.
+
+Each function gives what the parser makes of a file or a command, and ValueError where it knows a word not.
+"""
+
+import os
+import shlex
+import subprocess
+from pathlib import Path
+
+from .launch import NOTEBOOKS
+
+SCRIPT = NOTEBOOKS / "launch/train.py"
+ON_A_CPU = ["--use_cpu", "true", "--bf16", "false"]  # else a machine without a GPU refuses the settings of one
+STAND_INS = """
+for name in trl torchrun python; do eval "$name() { printf '%s\\n' $name \\"\\$@\\"; }"; export -f $name; done
+scontrol() { echo node1; }
+srun() { "${@:2}"; }
+"""
+
+
+def unknown(what, words):
+    if words:
+        raise ValueError(f"{what} has unknown keys: {sorted(words)}")
+
+
+def read_training(file, *words):
+    """A YAML of `trl grpo`, and words of the command line that replace its: (script, training, model arguments)."""
+    from trl.scripts import grpo
+
+    *found, rest = grpo.make_parser(prog="trl grpo").parse_args_and_config(["--config", str(file), *words, *ON_A_CPU], return_remaining_strings=True)
+    unknown(file, [word for word in rest if word.startswith("--")])
+    return found[:3]
+
+
+def read_machines(file):
+    """A YAML of accelerate, also what stands inside `fsdp_config` and `deepspeed_config`, where accelerate itself does not look."""
+    from accelerate.commands.config.config_args import load_config_from_file
+    from accelerate.commands.launch import launch_command_parser
+
+    config = load_config_from_file(str(file))
+    known = {action.dest for action in launch_command_parser()._actions}
+    unknown(file, (set(config.fsdp_config) | set(config.deepspeed_config)) - known)
+    return config
+
+
+def read_server(file, *words):
+    """A YAML of `trl vllm-serve`, and words of the command line that replace its."""
+    from trl.scripts import vllm_serve
+
+    found, rest = vllm_serve.make_parser(prog="trl vllm-serve").parse_args_and_config(["--config", str(file), *words], return_remaining_strings=True)
+    unknown(file, [word for word in rest if word.startswith("--")])
+    return found
+
+
+def read_file(file):
+    """A file of `launch/`, or a copy of one, by the parser that is its own; the scripts by a `dry_run`."""
+    file = Path(file)
+    if file.suffix == ".sh":
+        return read_command(["bash", file, *(["2", "0", "10.0.0.1"] if file.stem == "hosts" else [])])
+    return {"accelerate": read_machines, "launch": read_training}[file.parent.name](file) if file.stem != "vllm_server" else read_server(file)
+
+
+def read_command(line):
+    """A line of `trl grpo`, `trl vllm-serve`, `accelerate launch` or `torchrun`, or of a script, words or a text, as the program reads it.
+
+    `trl grpo` keeps what is TRL's and hands the rest on to `accelerate launch`; the files that a line names are read too.
+    Returns the launcher's arguments, for the server its own; verl's are not read, for verl is not among the packages.
+    """
+    from accelerate.commands.launch import launch_command_parser
+    from torch.distributed.run import get_args_parser
+    from trl.scripts import grpo
+
+    words = shlex.split(line) if isinstance(line, str) else [str(word) for word in line]
+    first = next(place for place, word in enumerate(words) if "=" not in word)
+    environment, program, words = dict(word.split("=", 1) for word in words[:first]), words[first], words[first + 1 :]
+    if program in ("sbatch", "bash"):
+        script = next(place for place, word in enumerate(words) if word.endswith(".sh"))
+        return read_command(dry_run(words[script], *words[script + 1 :], **environment))
+    if program == "python":
+        return words
+    if (program, words[0]) == ("trl", "vllm-serve"):
+        return read_server(*trained_with(words[1:]))
+    if program == "torchrun":
+        found = get_args_parser().parse_args(words)
+        read_training(*trained_with(found.training_script_args))
+        return found
+    if (program, words[0]) == ("accelerate", "launch"):
+        rest, training = words[1:], []
+    else:
+        file, *others = trained_with(words[1:])
+        *_, rest = grpo.make_parser(prog="trl grpo").parse_args_and_config(["--config", str(file), *others, *ON_A_CPU], return_remaining_strings=True)
+        training = [str(SCRIPT), "--config", words[words.index("--config") + 1]]
+        rest = ["--config_file" if word == "--accelerate_config" else word for word in rest]
+    found, more = launch_command_parser().parse_known_args([*rest, *training])
+    unknown(shlex.join([program, *words]), more)
+    read_machines(NOTEBOOKS / found.config_file)
+    read_training(*trained_with(found.training_script_args))
+    return found
+
+
+def trained_with(words):
+    """The words of a training script, its YAML first and in notebooks/."""
+    place = words.index("--config")
+    return [NOTEBOOKS / words[place + 1], *words[:place], *words[place + 2 :]]
+
+
+def dry_run(script, *arguments, **environment):
+    """The line, a list of words, that a shell script of `launch/` would start on a cluster: its programs only say how they were called."""
+    cluster = {"SLURM_JOB_NODELIST": "node[1-2]", "SLURM_NNODES": "2", "SLURM_NODEID": "1"}
+    done = subprocess.run(["bash", "-c", f"{STAND_INS}source {shlex.quote(str(script))} {shlex.join(arguments)}"], cwd=NOTEBOOKS,
+                          env=os.environ | cluster | environment, capture_output=True, text=True)
+    if done.returncode or done.stderr:
+        raise ValueError(f"{Path(script).name} fails: {done.stderr.strip()}")
+    return done.stdout.splitlines()
