@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import time
 from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,15 +59,17 @@ def fetch(url):
 
 @contextmanager
 def three_tries():
-    """In the block, the hub's client gives a silent host 3 seconds, and asks for the same thing three times at most: TimeoutError.
+    """In the block, the hub's client waits 3 seconds for a silent host, and for the same thing three times at most: TimeoutError.
 
     By itself it asks up to 12 times and waits up to a minute for each; so may Xet, its other way for large files, which is passed by.
     """
-    asked, client = Counter(), get_session()
+    last, waits, client = {}, Counter(), get_session()
 
     def ask(request):
-        asked[request.method, request.url] += 1
-        if asked[request.method, request.url] > 3:
+        thing, now = (request.method, request.url), time.monotonic()
+        waits[thing] += now - last.get(thing, now) >= 3  # it is asked for again after a silence; at once, too, where nothing is wrong
+        last[thing] = now
+        if waits[thing] == 3:
             raise TimeoutError("asked three times, it sent nothing whole")
         request.extensions["timeout"] = dict.fromkeys(("connect", "read", "write", "pool"), 3)
 

@@ -1,12 +1,12 @@
 """The settings of chapter 13's two trainings, as keywords: SFT on shown calls, then GRPO with the tool in hand."""
 
-SMALL = dict(sft_steps=250, sft_batch=8, sft_rate=1e-2, steps=16, batch=64, rate=1e-3, tokens=160)  # the embedded model
+OF_EMBEDDED = dict(sft_steps=250, sft_batch=8, sft_rate=1e-2, steps=16, batch=64, rate=1e-3, tokens=160)  # the embedded model
 LARGE = dict(sft_steps=30, sft_batch=8, sft_rate=2e-4, steps=60, batch=16, rate=5e-6, tokens=512)  # a Qwen2.5, never run so
 
 
 def sft_settings(profile, folder, seed):
     """Keywords for SFTConfig: the loss falls on what the assistant says, calls included, and on nothing else."""
-    own = SMALL if profile.name == "embedded" else LARGE
+    own = OF_EMBEDDED if profile.name == "embedded" else LARGE
     return dict(
         output_dir=str(folder),
         assistant_only_loss=True,  # not the question, not the tool's words
@@ -20,7 +20,7 @@ def sft_settings(profile, folder, seed):
 
 def grpo_settings(profile, folder, seed):
     """Keywords for GRPOConfig: as in the quickstart, and at most three calls in a completion."""
-    own = SMALL if profile.name == "embedded" else LARGE
+    own = OF_EMBEDDED if profile.name == "embedded" else LARGE
     return dict(
         output_dir=str(folder),
         use_vllm=True,
