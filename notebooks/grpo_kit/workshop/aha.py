@@ -24,7 +24,7 @@ from .step_cost import ROOT, SEED
 
 NOTEBOOK, TAG = NOTEBOOKS / "11_aha_full_finetune.ipynb", "training"
 LINES, RESULTS = NOTEBOOKS / "outputs/11_aha_full_finetune/trainings.jsonl", NOTEBOOKS / "results/aha.json"
-SEEDS = {"none": 1, "full": 5, "slow": 1, "lora": 2}  # trainings, from SEED upwards; "none" is the untrained model
+SEEDS = {"none": 1, "full": 5, "slow": 2, "lora": 2}  # trainings, from SEED upwards; "none" is the untrained model
 SLOW = {"learning_rate": 1e-4, "max_steps": 96}  # "slow" is "full" with a third of the rate and three times the steps
 KEPT_REPLIES = 3  # of a trained model, to the first of the watched questions
 
