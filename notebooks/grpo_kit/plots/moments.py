@@ -77,7 +77,7 @@ def plot_rises(panels):
     """Shares over the moments of a training, with the fitted rises, a panel for each way of asking: a Figure.
 
     `panels`: {title: {measure: (Series of shares in [0, 1] indexed by step, its `Rise` or None)}}. Below the curves a measure has a
-    row: the circle is the rise's middle, the bar its 95 % interval. Measures drawn first are drawn wider, so that curves that coincide show.
+    row: the circle is the rise's middle, the bar from its `low` to its `high`. Measures drawn first are drawn wider, so that curves that coincide show.
     """
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, len(panels), figsize=(4.8 * len(panels), 3.9), sharey=True, squeeze=False)
@@ -93,13 +93,14 @@ def plot_rises(panels):
             axis.set(title=title, xlabel="training step", ylim=(-12 - 9 * len(curves), 104), yticks=range(0, 101, 20))
         for place, (name, color) in enumerate(EVENT_COLORS.items()):
             axes[0][0].text(0.03, 0.95 - 0.09 * place, name, color=color, weight="bold", transform=axes[0][0].transAxes, va="top")
-        axes[0][-1].text(0.02, 0.02, "the change points,\nwith 95 % intervals", fontsize=9, color=GREY, transform=axes[0][-1].transAxes, va="bottom")
+        axes[0][-1].text(0.02, 0.02, "the change points, and where\n95 % of the draws put them", fontsize=9, color=GREY, transform=axes[0][-1].transAxes, va="bottom")
         axes[0][0].set_ylabel("% of the watched questions")
     plt.close(figure)
     return figure
 
 
-FACTOR_LINES = {"working": (GREEN, "-"), "right": (ORANGE, "-"), "right, if working": (ORANGE, ":"), "the begun base on these": (GREY, ":")}
+FACTOR_LINES = {  # colour, style, width; the widest first, under the others
+    "base, reply begun, same questions": (GREY, "-", 5), "working": (GREEN, "-", 2), "right": (ORANGE, "-", 2), "right, if working": (ORANGE, ":", 2.6)}
 
 
 @readable
@@ -112,8 +113,8 @@ def plot_factors(panels, columns=4):
         rows = -(-len(panels) // columns)
         figure, axes = plt.subplots(rows, columns, figsize=(2.7 * columns, 2.4 * rows + 0.5), sharey=True, squeeze=False)
         for axis, (title, shares) in zip(axes.flat, panels.items()):
-            for name, (color, style) in FACTOR_LINES.items():
-                axis.plot(shares.index, 100 * shares[name], style, color=color, linewidth=2, label=name)
+            for name, (color, style, width) in FACTOR_LINES.items():
+                axis.plot(shares.index, 100 * shares[name], style, color=color, linewidth=width, alpha=0.4 if width > 4 else 1, label=name)
             axis.set(title=title, ylim=(0, 104), yticks=range(0, 101, 25))
         for axis in axes.flat[len(panels):]:
             axis.axis("off")

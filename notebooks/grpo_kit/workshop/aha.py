@@ -1,6 +1,6 @@
 """When does a model begin to think first, and when is it right? The trainings that chapter 11 compares: `python -m grpo_kit.workshop.aha`.
 
-Five trainings of all parameters, and as many of an adapter as SEEDS says. What is trained, asked and measured is written once, in the chapter:
+Trainings of all parameters, one of them at a lower rate, and of an adapter, as many of each as SEEDS says. What is trained, asked and measured is written once, in the chapter:
 the cells of the notebook with the tag "training" are run here, in their order, and then its `train` and `measured`. On the
 way each training asks its policy the same questions every few steps, sampled and greedily; at the end every question of the
 test set.
@@ -14,6 +14,7 @@ import datetime
 import importlib.metadata as metadata
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from . import bench
@@ -23,7 +24,8 @@ from .step_cost import ROOT, SEED
 
 NOTEBOOK, TAG = NOTEBOOKS / "11_aha_full_finetune.ipynb", "training"
 LINES, RESULTS = NOTEBOOKS / "outputs/11_aha_full_finetune/trainings.jsonl", NOTEBOOKS / "results/aha.json"
-SEEDS = {"none": 1, "full": 5, "lora": 2}  # trainings, from SEED upwards; "none" is the untrained model
+SEEDS = {"none": 1, "full": 5, "slow": 2, "lora": 2}  # trainings, from SEED upwards; "none" is the untrained model
+SLOW = {"learning_rate": 1e-4, "max_steps": 96}  # "slow" is "full" with a third of the rate and three times the steps
 KEPT_REPLIES = 3  # of a trained model, to the first of the watched questions
 
 
@@ -63,6 +65,13 @@ def record(names, method, seed):
     """Trains and asks, where that was not done: what is kept of one training, a dict for JSON; of the base ("none") its answers and losses."""
     from grpo_kit.training.resume import read_log
 
+    if method == "slow":
+        usual = {name: names[name] for name in ("profile", "EVERY")}
+        names.update(profile=replace(names["profile"], **SLOW), EVERY=SLOW["max_steps"] * names["EVERY"] // names["profile"].max_steps)  # as many moments
+        try:
+            return record(names, "full", seed)
+        finally:
+            names.update(usual)
     if method == "none":  # the cells have loaded it
         model, tokenizer = names["model"].eval(), names["tokenizer"]
         losses = {name: round(names["nats"](model, tokenizer, pairs), 4) for name, pairs in names["KEPT"].items()}
@@ -104,7 +113,8 @@ def main():
         names = run_cells()
         profile = names["profile"]
         kind = {"model": fingerprint(profile.model), "steps": profile.max_steps, "rate": profile.learning_rate}
-        jobs = [{"method": method, "seed": SEED + number} | kind for method, count in SEEDS.items() for number in range(count)]
+        slow = {"steps": SLOW["max_steps"], "rate": SLOW["learning_rate"]}
+        jobs = [{"method": method, "seed": SEED + number} | kind | (slow if method == "slow" else {}) for method, count in SEEDS.items() for number in range(count)]
         ask_left(LINES, jobs, lambda job: record(names, job["method"], job["seed"]))
     trainings = [next(line for line in read_log(LINES) if job.items() <= line.items()) for job in jobs]
     write(RESULTS, {"machine": bench.machine(), "date": datetime.date.today().isoformat(), "command": "python -m grpo_kit.workshop.aha",
