@@ -21,6 +21,7 @@ srun() { "${@:2}"; }
 
 def unknown(what, words):
     if words:
+        what = what.relative_to(NOTEBOOKS) if isinstance(what, Path) and what.is_relative_to(NOTEBOOKS) else what
         raise ValueError(f"{what} has unknown keys: {sorted(words)}")
 
 
