@@ -38,6 +38,9 @@ from trl.scripts.grpo import GRPOScriptArguments
 from grpo_kit.training.resume import NoLastCheckpoint, read_log, whole_checkpoint
 
 
+HASHED = 10**7  # numbers; a hash of billions would take longer than the step
+
+
 class PlainLogProbs:
     """What TRL's Triton kernel computes, in plain torch: for a machine without a GPU."""
 
@@ -69,13 +72,14 @@ def here(tensor):
 
 
 class Diary(TrainerCallback):
-    """A line a step: when this process sampled and waited, its share of the loss, the hash of its adapter.
+    """A line a step: when this process sampled and waited, its share of the loss, the hash of what it trains (of `HASHED` numbers at most).
 
-    Rank 0 also keeps the gradients of the first step, and what is trained after it.
+    Where the completions come from a file, rank 0 also keeps the gradients of the first step, and what is trained after it.
     """
 
-    def __init__(self, args, losses):
-        self.rank, self.world, self.losses = args.process_index, args.world_size, losses
+    def __init__(self, args, given):
+        self.rank, self.world, self.losses = args.process_index, args.world_size, given.losses
+        self.keeps = args.process_index == 0 and given.rollouts is not None
         self.folder, self.parts, self.loss, self.tokens, self.longest, self.trainer = Path(args.output_dir), [], 0.0, 0, 0, None
         self.file = self.folder / f"rank_{self.rank}.jsonl"
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -109,17 +113,21 @@ class Diary(TrainerCallback):
         self.began, self.cpu = time.time(), time.process_time()
 
     def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
-        if self.rank == 0 and (self.losses or state.global_step == 0):
+        if self.keeps and (self.losses or state.global_step == 0):
             gradients = {name: tensor.grad.clone() for name, tensor in model.named_parameters() if tensor.grad is not None}
             save_file(gradients, self.folder / f"gradient_{self.trainer.loss_type}.safetensors")
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
-        adapter = {name: here(tensor) for name, tensor in model.named_parameters() if tensor.requires_grad}
-        if self.rank == 0 and state.global_step == 1:
-            save_file(adapter, self.folder / "adapter_1.safetensors")
-        trained = b"".join(tensor.numpy().tobytes() for tensor in adapter.values())
+        trained = {name: tensor for name, tensor in model.named_parameters() if tensor.requires_grad}
+        if self.keeps and state.global_step == 1:
+            save_file({name: here(tensor) for name, tensor in trained.items()}, self.folder / "adapter_1.safetensors")
+        digest, left = hashlib.sha256(), HASHED
+        for tensor in trained.values():
+            if left > 0:
+                digest.update(here(tensor).numpy().tobytes())
+                left -= tensor.numel()
         line = {"step": state.global_step, "rank": self.rank, "pid": os.getpid(), "loss": self.loss, "tokens": self.tokens, "longest": self.longest,
-                "adapter": hashlib.sha256(trained).hexdigest()[:16], "began": self.began, "seconds": time.time() - self.began,
+                "adapter": digest.hexdigest()[:16], "began": self.began, "seconds": time.time() - self.began,
                 "cpu": time.process_time() - self.cpu, "parts": self.parts}
         with open(self.file, "a") as file:
             file.write(json.dumps(line) + "\n")
@@ -181,7 +189,7 @@ def main(words=None):
     dataset = load_dataset(script.dataset_name)[script.dataset_train_split]
     if given.losses:  # the same questions in every step
         dataset = dataset.select(range(training_args.generation_batch_size // training_args.num_generations))
-    diary = Diary(training_args, given.losses)
+    diary = Diary(training_args, given)
     trainer = WatchedTrainer(
         given, diary, model=model_args.model_name_or_path, args=training_args, train_dataset=dataset, callbacks=[diary, NoLastCheckpoint()],
         reward_funcs=[imported(path) for path in script.reward_funcs], peft_config=get_peft_config(model_args))

@@ -61,10 +61,17 @@ def test_under_slurm_each_host_starts_its_share():
     assert read.config_file == "launch/accelerate/one_host.yaml" and words[-2:] == ["--max_steps", "5"]
     others = dry_run(LAUNCH / "slurm.sh", CONFIG="launch/full.yaml", MACHINES="launch/accelerate/fsdp2.yaml")
     assert read_command(others).config_file == "launch/accelerate/fsdp2.yaml" and "launch/full.yaml" in others
+    assert read.training_script == "launch/train.py"  # which goes on after a kill
+
+
+def test_the_number_of_processes_is_the_lines_or_the_files():
+    line = "accelerate launch --config_file launch/accelerate/{} launch/train.py --config launch/lora.yaml"
+    assert [read_command(line.format(file)).num_processes for file in ("one_gpu.yaml", "one_host.yaml", "one_host.yaml --num_processes 3")] == [1, 8, 3]
 
 
 def test_trl_itself_starts_accelerate_so(monkeypatch):
-    words = dry_run(LAUNCH / "slurm.sh")
+    words = ("trl grpo --config launch/lora.yaml --accelerate_config launch/accelerate/one_host.yaml --num_machines 2 --num_processes 16 "
+             "--machine_rank 1 --main_process_ip node1").split()
     monkeypatch.chdir(NOTEBOOKS)
     started = []
     monkeypatch.setattr("trl.cli.accelerate_launcher.launch_training_script", lambda **call: started.append(call))

@@ -9,9 +9,9 @@ from datasets import Dataset, load_dataset
 from transformers import Qwen2Config
 
 from grpo_kit.data.parquet import write_parquet
-from grpo_kit.machine.memory import count_parameters
+from grpo_kit.machine.memory import count_parameters, frozen_bytes
 from grpo_kit.machine.profile import PROFILES
-from grpo_kit.machine.sharding import choose, training_bytes
+from grpo_kit.machine.sharding import choose, engine_bytes, training_bytes
 from grpo_kit.machine.step_time import CARDS
 from grpo_kit.machine.workers import Worker, calibrate, gpu_worker
 from grpo_kit.rewards.verl import compute_score
@@ -99,12 +99,19 @@ def test_shares_and_cards_make_room():
     assert training_bytes(SMALL, profile, count, True)["fetched layers"] == 0 < training_bytes(SMALL, profile, count, True, 2)["fetched layers"]
 
 
+def served_weights(config):
+    return frozen_bytes(count_parameters(config), "16-bit")
+
+
 def test_what_to_take_follows_the_memory():
     seven = Qwen2Config(vocab_size=151936, hidden_size=3584, intermediate_size=18944, num_hidden_layers=28, num_attention_heads=28, num_key_value_heads=4)
     profile = replace(PROFILES["80gb"], per_device_train_batch_size=8, gradient_accumulation_steps=4, standby=True)
     assert [choose(seven, profile, memory, 8, everything=True)[0] for memory in (24e9, 80e9, 160e9)] == ["does not fit", "shares", "whole"]
-    assert [choose(seven, profile, memory, cards)[0] for memory, cards in [(24e9, 1), (24e9, 4), (80e9, 1)]] == ["4 bits", "server", "whole"]
-    served = choose(seven, profile, 24e9, 4)
+    assert [choose(seven, profile, memory, cards)[0] for memory, cards in [(24e9, 1), (24e9, 3), (24e9, 4), (80e9, 1)]] == ["4 bits", "server", "split", "whole"]
+    halves, whole = choose(seven, profile, 24e9, 4), choose(seven, profile, 80e9, 4)
+    assert halves.split == 2 and whole.split == 1  # of an engine only its weights are cut: each card's completions still need their cache
+    assert halves.writing["engine"] - served_weights(seven) / 2 == pytest.approx(engine_bytes(seven, profile, count_parameters(seven, profile.lora_rank)) - served_weights(seven))
+    served = choose(seven, profile, 24e9, 3)
     assert served.served == 1 and "engine" in served.writing and "engine" not in served.training
     for memory, cards in [(80e9, 1), (80e9, 2), (80e9, 4), (160e9, 8)]:
         found = choose(seven, profile, memory, cards, everything=True)
@@ -133,6 +140,16 @@ def test_the_distance_of_gradients_is_relative():
     one = {"a": np.array([3.0, 0.0]), "b": np.array([4.0])}
     other = {"a": np.array([3.0, 0.5]), "b": np.array([4.0])}
     assert scale.distance(one, one) == 0 and scale.distance(other, one) == pytest.approx(0.1)
+
+
+def test_the_three_steps_with_the_most_waiting_are_kept():
+    def line(step, waits):
+        return {"step": step, "seconds": 3.0, "cpu": 1.5, "parts": [["rollouts", 0.0, 1.0, 0.5], ["others' rollouts", 1.0, 1.0 + waits, 0.0]]}
+
+    lines = {rank: [line(step, 1.0 if step in (6, 8) else 0.1) for step in range(1, scale.TIMED_STEPS + 1)] for rank in (0, 1)}
+    found = scale.timing({"2 x 12": lines})
+    assert [line["step"] for line in found["waiting"][1]] == [6, 7, 8] and found["work"] == {"2 x 12": [0.5, 1.0]}
+    assert len(found["timing"]["2 x 12"]) == scale.TIMED_STEPS - 1
 
 
 def test_what_was_measured_is_printed(capsys):

@@ -9,18 +9,19 @@ from typing import NamedTuple
 from .memory import ADAM, RUNTIME, activation_bytes, count_parameters, frozen_bytes, kv_bytes, logits_bytes, memory_plan, verdict
 
 USABLE = 0.9  # a plan above this share of a card is too close to say
-NUMBERS = {"does not fit": 0, "4 bits": 1, "whole": 2, "shares": 3, "server": 4}  # what `choose` answers
+NUMBERS = {"does not fit": 0, "4 bits": 1, "whole": 2, "shares": 3, "split": 4, "server": 5}  # what `choose` answers
 _known = {}  # what takes its time: a model is built on paper for it
 
 
 class Choice(NamedTuple):
     """A way (a key of `NUMBERS`) and what the fullest card holds: `training`, {item: bytes} while it trains; `writing`, {item: bytes}
-    while the engine writes; `served`: how many cards the engine has for itself."""
+    while the engine writes; `served`: how many cards the engine has for itself; `split`: over how many training cards it is spread."""
 
     way: str
     training: dict
     writing: dict
     served: int = 0
+    split: int = 1
 
 
 def known(function, config, *arguments):
@@ -59,8 +60,9 @@ def choose(config, profile, memory, cards, everything=False):
     """What to take for this model on so many cards of `memory` bytes: the first way that fits in `USABLE` of a card, a `Choice`.
 
     "whole": each card has everything, the engine takes turns with the training (one_gpu.yaml, one_host.yaml); "shares": the same
-    with the states cut into shares (fsdp2.yaml, zero3.yaml); "server": the engine on cards of its own; "4 bits": chapter 05's way.
-    Where nothing fits, what "shares" would hold.
+    with the states cut into shares (fsdp2.yaml, zero3.yaml); "split": the engine in pieces too, each over 2, 4 or 8 of the cards
+    (`vllm_tensor_parallel_size`; no more than the model has key-value heads); "server": the engine on cards of its own; "4 bits":
+    chapter 05's way. Where nothing fits, what "shares" would hold.
     """
     rank = 0 if everything else profile.lora_rank
     count = known(count_parameters, config, rank)
@@ -71,6 +73,12 @@ def choose(config, profile, memory, cards, everything=False):
         writing = kept | {"engine": engine}  # asleep while the model trains, awake beside its states
         if max(sum(parts.values()), sum(writing.values())) <= room:
             return Choice(name, parts, writing)
+    own = profile.per_device_train_batch_size * profile.gradient_accumulation_steps
+    for split in (2, 4, 8):
+        if cards % split == config.num_key_value_heads % split == 0:  # as many engines as fit, each with the completions of its cards
+            halves = kept | {"engine": engine_bytes(config, profile, count, split, split * own)}
+            if max(sum(parts.values()), sum(halves.values())) <= room:
+                return Choice("split", parts, halves, split=split)
     for served in (2**power for power in range(8)):
         if served < cards:
             apart = training_bytes(config, profile, count, everything, cards - served)

@@ -37,7 +37,7 @@ def plot_ranks(lines, waiting):
             axis.text(line["began"] - zero, -0.36, f"step {line['step']}", fontsize=10, color=GREY, va="bottom")
         if waits:
             seconds, middle, row, rank = max(waits)
-            axis.annotate(f"rank {rank} waits {seconds:.1f} s", (middle, row + 0.31), (0, -10), textcoords="offset points", ha="center", va="top",
+            axis.annotate(f"rank {rank} waits {1000 * seconds:.0f} ms", (middle, row + 0.31), (0, -10), textcoords="offset points", ha="center", va="top",
                           fontsize=10, weight="bold", arrowprops={"arrowstyle": "->"}, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})
         axis.set(yticks=range(len(lines)), yticklabels=[f"rank {rank}" for rank in lines], xlabel="seconds", ylim=(len(lines) - 0.35, -0.7))
         axis.grid(axis="y", visible=False)
@@ -53,7 +53,7 @@ def plot_choice(panels, rows, columns, names):
 
     `panels`: {title: array (rows, columns) of numbers}; `names`: {number: what it means}.
     """
-    colors = ["#ffffff", "#f0c987", "#9ecae1", BLUE, GREEN]
+    colors = ["#ffffff", "#f0c987", "#9ecae1", BLUE, "#8e6bbf", GREEN]
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(2, 2, figsize=(11, 6.6), sharex=True, sharey=True)
         for axis, (title, values) in zip(axes.flat, panels.items(), strict=True):

@@ -13,7 +13,7 @@ from .launch import NOTEBOOKS
 SCRIPT = NOTEBOOKS / "launch/train.py"
 ON_A_CPU = ["--use_cpu", "true", "--bf16", "false"]  # else a machine without a GPU refuses the settings of one
 STAND_INS = """
-for name in trl torchrun python; do eval "$name() { printf '%s\\n' $name \\"\\$@\\"; }"; export -f $name; done
+for name in trl accelerate torchrun python; do eval "$name() { printf '%s\\n' $name \\"\\$@\\"; }"; export -f $name; done
 scontrol() { echo node1; }
 srun() { "${@:2}"; }
 """
@@ -21,6 +21,7 @@ srun() { "${@:2}"; }
 
 def unknown(what, words):
     if words:
+        what = what.relative_to(NOTEBOOKS) if isinstance(what, Path) and what.is_relative_to(NOTEBOOKS) else what
         raise ValueError(f"{what} has unknown keys: {sorted(words)}")
 
 
@@ -94,7 +95,8 @@ def read_command(line):
         rest = ["--config_file" if word == "--accelerate_config" else word for word in rest]
     found, more = launch_command_parser().parse_known_args([*rest, *training])
     unknown(shlex.join([program, *words]), more)
-    read_machines(NOTEBOOKS / found.config_file)
+    machines = read_machines(NOTEBOOKS / found.config_file)
+    found.num_processes = found.num_processes or machines.num_processes
     read_training(*trained_with(found.training_script_args))
     return found
 

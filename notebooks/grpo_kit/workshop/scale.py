@@ -90,14 +90,25 @@ def parts(lines):
             for step in range(1, min(map(len, lines.values())))]
 
 
-def timing():
-    """{"1 x 8": [{rank: [rollouts, training, waiting]}]}: processes x completions of each, and its steps' seconds.
-
-    The learning rate is 0, so that completions stay of one kind, however many steps a run has.
-    """
-    return {f"{processes} x {total // processes}": parts(run(f"timing_{processes}_{total}", processes, max_steps=TIMED_STEPS, learning_rate=0,
-                                                             per_device_train_batch_size=total // processes, save_strategy="no"))
+def timed():
+    """{"1 x 8": {rank: lines}}: processes x completions of each. The learning rate is 0, so that completions stay of one kind."""
+    return {f"{processes} x {total // processes}": run(f"timing_{processes}_{total}", processes, max_steps=TIMED_STEPS, learning_rate=0,
+                                                       per_device_train_batch_size=total // processes, save_strategy="no")
             for processes, total in TIMED}
+
+
+def timing(runs):
+    """What chapter 14 reads of the `timed` runs: the seconds of their steps by the clock and of the processor, and three steps of one.
+
+    "timing": {run: [{rank: [rollouts, training, waiting]}]}; "work": {run: [rollouts, training]}, the processor's, mean over steps and
+    ranks; "waiting": {rank: lines} of the three steps in a row of 2 x 12 in which there was the most of it.
+    """
+    work = {name: np.mean([launch.work(line) for steps in lines.values() for line in steps[1:]], axis=0).round(3).tolist() for name, lines in runs.items()}
+    lines = runs["2 x 12"]
+    waited = [sum(launch.split(line)[2] for steps in lines.values() for line in steps[first : first + 3]) for first in range(1, TIMED_STEPS - 2)]
+    first = 1 + int(np.argmax(waited))
+    return {"timing": {name: parts(lines) for name, lines in runs.items()}, "work": work,
+            "waiting": {rank: steps[first : first + 3] for rank, steps in lines.items()}}
 
 
 def kill(folder, rank, step):
@@ -166,7 +177,7 @@ def main():
     profile = choose_profile(data="embedded", model="../data/tiny-model")
     if not (FOLDER / "data").exists():
         write_parquet(make_dataset(profile, "train", AutoTokenizer.from_pretrained(profile.model)), "embedded", "train", FOLDER / "data")
-    results = {"equality": equality(), "timing": timing(), "killing": killing(), "two hosts": hosts(FOLDER, KILLED_AT, undisturbed_run()[0])}
+    results = {"equality": equality(), **timing(timed()), "killing": killing(), "two hosts": hosts(FOLDER, KILLED_AT, undisturbed_run()[0])}
     versions = {name: metadata.version(name) for name in ("torch", "accelerate", "transformers", "trl", "peft")}
     write(RESULTS, {"machine": machine(), "load": round(os.getloadavg()[1], 1), "date": datetime.date.today().isoformat(), "seed": SEED,
                     "command": "make scale", "versions": versions, **results})

@@ -96,7 +96,10 @@ def cut(outputs, step, leave):
         for process in context.processes:
             process.kill()
     said = {f"rank {rank}": launch.first_error((outputs / f"{folder.name}_{rank}.log").read_text(errors="replace")) for rank in (0, 1)}
-    return launch.rank_lines(folder), {"seconds until it ended": ended or f"none ended in {WATCHED} s", "its error": said}
+    lines = launch.rank_lines(folder)
+    last = {f"rank {rank}": [round(steps[-1]["seconds"], 1), round(steps[-1]["cpu"], 1)] for rank, steps in lines.items()}
+    return lines, {"last whole step, seconds by the clock and of the processor": last,
+                   "seconds until it ended": ended or f"none ended in {WATCHED} s", "its error": said}
 
 
 def hosts(outputs, step, alone):
