@@ -10,7 +10,7 @@ from grpo_kit.workshop import prices
 
 SOURCES = prices.tagged(prices.CHAPTER)
 KIND = {"code": "ab12", "model": "cd34"}
-JOBS = [("known", 1), ("turned", 1), ("known", 2)]
+JOBS = [("layout-first", 1), ("right-first", 1), ("layout-first", 2)]
 
 
 def run(price, seed, layout=50.0):
@@ -46,25 +46,25 @@ def test_every_training_runs_once_and_a_killed_or_changed_one_again(tmp_path):
 
     prices.train_left(JOBS, tmp_path, KIND, one)
     prices.train_left(JOBS, tmp_path, KIND, one)
-    assert asked == JOBS and sorted(file.name for file in tmp_path.glob("*.json*")) == ["known_1.json", "known_2.json", "turned_1.json"]
-    (tmp_path / "turned_1.json").unlink()  # killed before it was written
+    assert asked == JOBS and sorted(file.name for file in tmp_path.glob("*.json*")) == ["layout-first_1.json", "layout-first_2.json", "right-first_1.json"]
+    (tmp_path / "right-first_1.json").unlink()  # killed before it was written
     prices.train_left(JOBS, tmp_path, KIND, one)
-    assert asked == [*JOBS, ("turned", 1)]
-    assert prices.finished(tmp_path / "known_1.json", KIND)["after"] == {"layout, sampled": 51.0}
-    assert prices.finished(tmp_path / "known_1.json", KIND | {"code": "other"}) is None
+    assert asked == [*JOBS, ("right-first", 1)]
+    assert prices.finished(tmp_path / "layout-first_1.json", KIND)["after"] == {"layout, sampled": 51.0}
+    assert prices.finished(tmp_path / "layout-first_1.json", KIND | {"code": "other"}) is None
     prices.train_left(JOBS[:1], tmp_path, KIND | {"model": "other"}, one)
-    assert asked[-1] == ("known", 1) and len(asked) == 5
+    assert asked[-1] == ("layout-first", 1) and len(asked) == 5
 
 
 def test_a_failure_leaves_no_file_and_what_was_finished_before_it(tmp_path):
     def one(price, seed):
-        if price == "turned":
+        if price == "right-first":
             raise RuntimeError("out of memory")
         return run(price, seed)
 
     with pytest.raises(RuntimeError, match="out of memory"):
         prices.train_left(JOBS, tmp_path, KIND, one)
-    assert [file.name for file in tmp_path.glob("*.json*")] == ["known_1.json"]
+    assert [file.name for file in tmp_path.glob("*.json*")] == ["layout-first_1.json"]
     prices.train_left(JOBS, tmp_path, KIND, run)  # the lock was given back
     assert len(list(tmp_path.glob("*.json"))) == 3
 
@@ -73,14 +73,14 @@ def test_one_in_training_elsewhere_is_left_to_it(tmp_path, monkeypatch, capsys):
     from grpo_kit.training import resume
 
     def taken(folder):
-        if folder.name == "turned_1":
+        if folder.name == "right-first_1":
             raise RuntimeError("Another process is training there")
 
     monkeypatch.setattr(resume, "take_lock", taken)
     monkeypatch.setattr(resume, "free_lock", lambda folder: None)
     prices.train_left(JOBS, tmp_path, KIND, run)
-    assert "turned 1 is in training elsewhere" in capsys.readouterr().out and not (tmp_path / "turned_1.json").exists()
-    assert (tmp_path / "known_2.json").exists()
+    assert "right-first 1 is in training elsewhere" in capsys.readouterr().out and not (tmp_path / "right-first_1.json").exists()
+    assert (tmp_path / "layout-first_2.json").exists()
 
 
 def test_what_a_training_leaves_behind():
@@ -89,13 +89,13 @@ def test_what_a_training_leaves_behind():
     step = {"reward": 1.25, "frac_reward_zero_std": 0.5, "rewards/full_pattern/mean": 0.25, "rewards/lenient_accuracy/mean": 0.3, "rewards/apart/mean": 0.0}
     trainer = SimpleNamespace(state=SimpleNamespace(log_history=[step, step, {"train_runtime": 9.0}]))
     texts = ["<reasoning>\n<reasoning>", "a", "b", "<reasoning>", "c"]
-    names = {"train": lambda price, seed, report_to: trainer, "shares": lambda evaluations: {"lenient, greedy": 7.0},
+    names = {"train": lambda price, seed, callbacks, report_to: trainer, "shares": lambda evaluations: {"lenient, greedy": 7.0},
              "measure": lambda: {"greedy": SimpleNamespace(rows=pd.DataFrame({"text": texts}))},
              "full_pattern": lambda texts: [float("<reasoning>" in text) for text in texts]}
-    got = prices.record(names, "known", 3407)
+    got = prices.record(names, "layout-first", 3407)
     assert got["curves"] == {"full_pattern": [25.0] * 2, "lenient_accuracy": [30.0] * 2, "apart": [0.0] * 2, "one_kind": [50.0] * 2, "reward": [1.25] * 2}
     assert got["paid"] == {"greedy": 40.0} and got["second reasoning"] == {"greedy": 20.0} and got["after"] == {"lenient, greedy": 7.0}
-    assert (got["price"], got["seed"], got["replies"]) == ("known", 3407, {"greedy": texts[:4]})
+    assert (got["price"], got["seed"], got["replies"]) == ("layout-first", 3407, {"greedy": texts[:4]})
 
 
 def test_groups_are_apart_where_the_price_lists_give_other_advantages():
@@ -113,8 +113,8 @@ def test_groups_are_apart_where_the_price_lists_give_other_advantages():
 
 
 def test_the_table_pairs_by_seed():
-    text = prices.table([run("known", 1, 10), run("known", 2, 10), run("turned", 1, 30), run("turned", 2, 40)])
-    assert text.split() == "layout, sampled known 11.5 % turned 36.5 % differences +20.0 +30.0".split()
+    text = prices.table([run("layout-first", 1, 10), run("layout-first", 2, 10), run("right-first", 1, 30), run("right-first", 2, 40)])
+    assert text.split() == "layout, sampled layout-first 11.5 % right-first 36.5 % differences +20.0 +30.0".split()
 
 
 def test_the_stored_result_is_whole_and_comes_from_these_cells():

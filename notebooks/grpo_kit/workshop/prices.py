@@ -1,4 +1,4 @@
-"""What do the prices of rewards teach? Chapter 10's training from five seeds for each of its two price lists. `make prices`
+"""What do the prices of rewards teach? Chapter 10's training from eight seeds for each of its two price lists. `make prices`
 
 Nothing is written twice: the notebook's cells tagged "prices" are run here as they stand, up to `train` and `measure`. A
 finished training is a file of notebooks/outputs/prices/, written whole, and not run again while those cells and the model
@@ -24,7 +24,7 @@ from .step_cost import ROOT, SEED
 
 CHAPTER = NOTEBOOKS / "10_grpo_without_vllm.ipynb"
 FOLDER, RESULTS = NOTEBOOKS / "outputs/prices", NOTEBOOKS / "results/prices.json"
-LISTS, SEEDS = ["known", "turned"], 5
+LISTS, SEEDS = ["layout-first", "right-first"], 8
 CURVES = {name: f"rewards/{name}/mean" for name in ("full_pattern", "lenient_accuracy", "apart")} | {"one_kind": "frac_reward_zero_std"}
 KEPT = 4  # replies of each way of asking
 PACKAGES = ["torch", "transformers", "peft", "trl"]
@@ -61,7 +61,7 @@ def run_cells(sources):
 
 def record(names, price, seed):
     """One training as a dict: its curves in % (`reward` as it is paid), a number a step, what its adapter does with the test set, some replies."""
-    trainer = names["train"](price, seed, report_to="none")
+    trainer = names["train"](price, seed, callbacks=[], report_to="none")
     steps = [step for step in trainer.state.log_history if "reward" in step]
     curves = {name: [round(100 * float(step[key]), 2) for step in steps] for name, key in CURVES.items()}
     curves["reward"] = [round(float(step["reward"]), 3) for step in steps]
@@ -104,12 +104,12 @@ def train_left(jobs, folder, kind, one):
 
 
 def table(runs):
-    """Means over the seeds, and each pair's difference, turned minus known, as text."""
+    """Means over the seeds, and each pair's difference, right-first minus layout-first, as text."""
     lines = []
     for figure in runs[0]["after"]:
-        known, turned = (np.array([run["after"][figure] for run in runs if run["price"] == price]) for price in LISTS)
-        each = " ".join(f"{difference:+6.1f}" for difference in turned - known)
-        lines.append(f"{figure:18} known {known.mean():5.1f} %   turned {turned.mean():5.1f} %   differences {each}")
+        one, other = (np.array([run["after"][figure] for run in runs if run["price"] == price]) for price in LISTS)
+        each = " ".join(f"{difference:+6.1f}" for difference in other - one)
+        lines.append(f"{figure:18} {LISTS[0]} {one.mean():5.1f} %   {LISTS[1]} {other.mean():5.1f} %   differences {each}")
     return "\n".join(lines)
 
 
