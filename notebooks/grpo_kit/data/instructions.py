@@ -19,9 +19,9 @@ ELSEWHERE = "GRPO_DATA to a folder with an instructions.jsonl, before Python sta
 
 
 def to_messages(row):
-    """The row as TRL's conversational prompt and completion: a user's message, and the assistant's."""
+    """The row as TRL's conversational prompt and completion: turns before it (`earlier`), a user's message; the assistant's."""
     return {
-        "prompt": [{"role": "user", "content": row["instruction"]}],
+        "prompt": [*row.get("earlier", []), {"role": "user", "content": row["instruction"]}],
         "completion": [{"role": "assistant", "content": row["output"]}],
     }
 
