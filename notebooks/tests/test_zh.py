@@ -82,9 +82,9 @@ def test_the_notebook_is_the_one_that_make_zh_writes(file):
 def test_code_and_outputs_are_the_english_ones_behind_the_way_into_the_folder():
     cells = {"a": ("markdown", "x"), "b": ("code", "import sys\n1"), "c": ("code", "2")}
     notebook = {"cells": [{"cell_type": kind, "id": name, "source": [source], "outputs": name} for name, (kind, source) in cells.items()]}
-    catalogue = [polib.POEntry(msgctxt="a", msgid="x", msgstr="[是](1.ipynb) [否](2.ipynb#二) [数据](../data/a.md) [说明](../data/README.md#一) [网](https://a.b) [节](#一)")]
+    catalogue = [polib.POEntry(msgctxt="a", msgid="x", msgstr="[是](1.ipynb) [是](1.ipynb#a) [否](2.ipynb#二) [数据](../data/a.md) [说明](../data/README.md#一) [网](https://a.b) [节](#一)")]
     made = zh.chinese(notebook, catalogue, ["1.ipynb"])["cells"]
-    assert made[0]["source"] == ["[是](1.ipynb) [否](../2.ipynb#二) [数据](../../data/a.md) [说明](../../data/README.zh-CN.md#一) [网](https://a.b) [节](#一)"]
+    assert made[0]["source"] == ["[是](1.ipynb) [是](1.ipynb) [否](../2.ipynb#二) [数据](../../data/a.md) [说明](../../data/README.zh-CN.md#一) [网](https://a.b) [节](#一)"]
     assert "".join(made[1]["source"]) == f"{zh.OPENING}import sys\n1" and made[2] == notebook["cells"][2]
     assert [cell["outputs"] for cell in made] == list("abc") and notebook["cells"][1]["source"] == ["import sys\n1"]
 

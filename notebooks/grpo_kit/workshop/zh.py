@@ -49,9 +49,9 @@ def unfinished(catalogue):
 def from_here(text, chapters):
     """A cell's `text`, its relative links led from this folder: to `chapters`, names of files, here; to all else one folder up.
 
-    A README has its Chinese edition beside it.
+    A README has its Chinese edition beside it. A chapter's headings have other names here, so a link to one leads to the chapter.
     """
-    text = re.sub(r"\]\((?![a-z]+:|#)([^()\s#]+)", lambda link: link[0] if link[1] in chapters else f"](../{link[1]}", text)
+    text = re.sub(r"\]\((?![a-z]+:|#)([^()\s#]+)(#[^()\s]*)?", lambda link: f"]({link[1]}" if link[1] in chapters else f"](../{link[1]}{link[2] or ''}", text)
     return re.sub(r"(\]\(\.\./[^()\s#]*README)\.md\b", r"\1.zh-CN.md", text)
 
 
