@@ -35,17 +35,19 @@ def test_all_methods_and_regimes_get_all_seeds():
     lines = play()
     count = {stage: sum(one["stage"] == stage for one in lines) for stage in ("base", "difficulty", "rate", "main", "control", "data")}
     assert len(METHODS) == 9
-    assert count == {"base": 1, "difficulty": 1, "rate": 9 * 2 * 3 * 2, "main": 9 * 2 * 10, "control": 2 * 10, "data": 4 * 5}
+    assert count == {"base": 1, "difficulty": 1, "rate": 9 * 2 * 3, "main": 9 * 2 * 10, "control": 2 * 5, "data": 4 * 5}
     main = {(one["method"], one["updates"], one["seed"]) for one in lines if one["stage"] == "main"}
     assert len(main) == 180 and not set(variants.SEEDS) & set(variants.RATE_SEEDS)
 
 
 def test_a_part_is_useful_already():
-    """First each method's rate with one update, then each with the first seed; the second seed after both regimes."""
+    """One update comes whole, seed by seed with its controls; with four, the two methods of a prediction come first."""
     stages = [(one["stage"], one["updates"], one["seed"] if one["stage"] == "main" else 0) for one in play()]
     order = list(dict.fromkeys(stages))
-    assert order[:9] == [("base", 1, 0), ("difficulty", 1, 0), ("rate", 1, 0), ("main", 1, 1), ("rate", 4, 0), ("main", 4, 1),
-                         ("control", 1, 0), ("data", 1, 0), ("main", 1, 2)]
+    assert order[:6] == [("base", 1, 0), ("difficulty", 1, 0), ("rate", 1, 0), ("main", 1, 1), ("control", 1, 0), ("main", 1, 2)]
+    assert order[13:16] == [("main", 1, 10), ("data", 1, 0), ("rate", 4, 0)] and order[-1] == ("main", 4, 10)
+    four = [one["method"] for one in play() if one["updates"] == 4]
+    assert set(four[:26]) == {"GRPO", "GSPO"} and not {"GRPO", "GSPO"} & set(four[26:])
 
 
 def test_each_method_trains_at_its_own_best_rate_once_all_are_tried():
