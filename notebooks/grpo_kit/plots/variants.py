@@ -6,7 +6,7 @@ import numpy as np
 from .comparing import _panels
 from .style import BLUE, GREEN, GREY, ORANGE, STYLE, readable
 
-NONE = {"no training of main in the file yet": {}}
+NONE = {"no training in the file yet": {}}
 COLOURS = [BLUE, ORANGE, GREEN, "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999933", "#882255"]
 
 
@@ -15,34 +15,37 @@ def plot_learning(panels, samples, ylabel, smooth=3):
     """A curve for each method, the mean over its trainings, in a panel for each regime: a Figure.
 
     `panels`: {title: {method: array (trainings, generations) of shares in %}}; `samples`: completions a generation. Each point is
-    the mean of the last `smooth` generations.
+    the mean of the last `smooth` generations. Every second curve is dashed and lies above the others: two that coincide show both.
     """
     panels = panels or NONE
     with plt.rc_context(STYLE):
-        figure, axes = _panels(len(panels), 3.9, width=5.2)
+        figure, axes = _panels(len(panels), 3.9, width=6.4)
         for axis, (title, curves) in zip(axes, panels.items()):
-            for (method, curve), color in zip(curves.items(), COLOURS):
-                mean = np.mean(curve, axis=0)
+            for number, ((method, curve), color) in enumerate(zip(curves.items(), COLOURS)):
+                mean, dashed = np.mean(curve, axis=0), number % 2
                 means = [mean[max(0, place - smooth + 1) : place + 1].mean() for place in range(len(mean))]
-                axis.plot(samples * np.arange(1, len(mean) + 1), means, color=color, label=f"{method} ({len(curve)})", linewidth=1.6)
-            axis.set(title=title, xlabel="completions sampled", ylim=(0, 100))
+                axis.plot(samples * np.arange(1, len(mean) + 1), means, color=color, label=f"{method} ({len(curve)})",
+                          linewidth=1.6 if dashed else 2.6, linestyle="--" if dashed else "-", zorder=2.5 if dashed else 2)
+            axis.set(title=title, xlabel="completions sampled", ylim=(0, None))
             if curves:
-                axis.legend(frameon=False, fontsize=8, loc="upper left")
+                axis.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))
         axes[0].set_ylabel(ylabel)
     return figure
 
 
 @readable
-def plot_differences(panels, reference, clear=()):
+def plot_differences(panels, reference, clear=(), margin=0):
     """Each method's distance from `reference` with its interval, a panel for each regime; those of `clear` in blue: a Figure.
 
-    `panels`: {title: {method: (mean, half the width of the interval or None)}} in points; `clear`: {(title, method)}.
+    `panels`: {title: {method: (mean, half the width of the interval or None)}} in points; `clear`: {(title, method)}; a grey band
+    reaches `margin` points to both sides of zero.
     """
     panels = panels or NONE
     methods = list(dict.fromkeys(method for found in panels.values() for method in found))
     with plt.rc_context(STYLE):
         figure, axes = _panels(len(panels), 0.9 + 0.33 * len(methods), width=4.8, sharex=True)
         for axis, (title, found) in zip(axes, panels.items()):
+            axis.axvspan(-margin, margin, color=GREY, alpha=0.12, linewidth=0)
             axis.axvline(0, color=GREY, linewidth=1)
             for place, method in enumerate(methods):
                 if method in found:

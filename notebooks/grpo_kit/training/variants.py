@@ -28,7 +28,7 @@ def variant_settings(method, updates, rate, seed, generations=GENERATIONS):
     return {
         "num_iterations": updates, "max_steps": generations * updates, "learning_rate": rate, "seed": seed, "beta": 0.0,
         "per_device_train_batch_size": PER_GENERATION, "gradient_accumulation_steps": 1, "num_generations": GROUP, "use_vllm": True,
-        "temperature": 1.0, "lr_scheduler_type": "cosine", "warmup_steps": 0.1, "optim": "adamw_8bit", "max_grad_norm": 0.5,
+        "temperature": 1.0, "lr_scheduler_type": "cosine", "warmup_steps": 0.1, "optim": "adamw_torch_fused", "max_grad_norm": 0.5,
         "logging_steps": 1, "report_to": "none", "disable_tqdm": True, "save_strategy": "no",
         # Said for all, because on a GPU Unsloth would choose others for some of the losses.
         "epsilon": 0.2, "epsilon_high": 0.2, "mask_truncated_completions": False, "scale_rewards": "group", **chosen}
