@@ -15,9 +15,8 @@ import importlib.metadata as metadata
 import json
 import os
 from dataclasses import replace
-from pathlib import Path
 
-from . import bench
+from . import bench, cells
 from .controls import NOTEBOOKS, fingerprint
 from .gpu_check import write
 from .step_cost import ROOT, SEED
@@ -27,23 +26,6 @@ LINES, RESULTS = NOTEBOOKS / "outputs/11_aha_full_finetune/trainings.jsonl", NOT
 SEEDS = {"none": 1, "full": 5, "slow": 2, "lora": 2}  # trainings, from SEED upwards; "none" is the untrained model
 SLOW = {"learning_rate": 1e-4, "max_steps": 96}  # "slow" is "full" with a third of the rate and three times the steps
 KEPT_REPLIES = 3  # of a trained model, to the first of the watched questions
-
-
-def training_cells(notebook=NOTEBOOK):
-    """[(number, source)] of the notebook's cells with the tag "training". ValueError where there is none."""
-    cells = json.loads(Path(notebook).read_text("utf-8"))["cells"]
-    tagged = [(number, "".join(cell["source"])) for number, cell in enumerate(cells) if TAG in cell["metadata"].get("tags", [])]
-    if not tagged:
-        raise ValueError(f"No cell of {Path(notebook).name} has the tag {TAG!r}: give it to the cells that define `train` and `measured`.")
-    return tagged
-
-
-def run_cells(notebook=NOTEBOOK):
-    """{name: value} of what the notebook's training cells define, after they were run in order; a traceback names the cell."""
-    names = {"__name__": "chapter_11"}
-    for number, source in training_cells(notebook):
-        exec(compile(source, f"{Path(notebook).name}, cell {number}", "exec"), names)
-    return names
 
 
 def digits(bools):
@@ -110,7 +92,7 @@ def main():
 
     os.chdir(NOTEBOOKS)  # the profile names its folders from there
     with only_one(LINES.parent):
-        names = run_cells()
+        names = cells.run(NOTEBOOK, TAG)
         profile = names["profile"]
         kind = {"model": fingerprint(profile.model), "steps": profile.max_steps, "rate": profile.learning_rate}
         slow = {"steps": SLOW["max_steps"], "rate": SLOW["learning_rate"]}
