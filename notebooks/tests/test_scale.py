@@ -144,11 +144,12 @@ def test_the_distance_of_gradients_is_relative():
 
 def test_the_three_steps_with_the_most_waiting_are_kept():
     def line(step, waits):
-        return {"step": step, "seconds": 3.0, "cpu": 1.5, "parts": [["rollouts", 0.0, 1.0, 0.5], ["others' rollouts", 1.0, 1.0 + waits, 0.0]]}
+        return {"step": step, "seconds": 3.0, "cpu": 1.5, "longest": 8 + step, "parts": [["rollouts", 0.0, 1.0, 0.5], ["others' rollouts", 1.0, 1.0 + waits, 0.0]]}
 
     lines = {rank: [line(step, 1.0 if step in (6, 8) else 0.1) for step in range(1, scale.TIMED_STEPS + 1)] for rank in (0, 1)}
     found = scale.timing({"2 x 12": lines})
     assert [line["step"] for line in found["waiting"][1]] == [6, 7, 8] and found["work"] == {"2 x 12": [0.5, 1.0]}
+    assert found["longest"] == {"2 x 12": 14.5}  # of steps 2 to 11
     assert len(found["timing"]["2 x 12"]) == scale.TIMED_STEPS - 1
 
 
