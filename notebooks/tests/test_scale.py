@@ -14,6 +14,7 @@ from grpo_kit.machine.profile import PROFILES
 from grpo_kit.machine.sharding import choose, engine_bytes, training_bytes
 from grpo_kit.machine.step_time import CARDS
 from grpo_kit.machine.workers import Worker, calibrate, gpu_worker
+from grpo_kit.plots.scaling import plot_choice
 from grpo_kit.rewards.verl import compute_score
 from grpo_kit.training import launch
 from grpo_kit.workshop import scale
@@ -117,6 +118,12 @@ def test_what_to_take_follows_the_memory():
         found = choose(seven, profile, memory, cards, everything=True)
         most = max(sum(found.training.values()), sum(found.writing.values()))
         assert (most <= 0.9 * memory) == (found.way != "does not fit")
+
+
+def test_the_least_number_of_gpus_of_a_row_stands_in_its_field():
+    figure = plot_choice(dict.fromkeys("abcd", [[0, 2, 3], [3, 2, 2], [0, 0, 0]]), ["1B", "2B", "3B"], [1, 4, 8], {0: "does not fit", 2: "whole", 3: "shares"})
+    for axis in figure.axes:
+        assert [(text.get_text(), *text.get_position()) for text in axis.texts if text.get_text() != "–"] == [("4", 1, 0), ("1", 0, 1)]
 
 
 def test_the_file_suits_trl_and_verl(tmp_path):
