@@ -1,9 +1,9 @@
 """When does a model begin to think first, and when is it right? The trainings that chapter 11 compares: `python -m grpo_kit.workshop.aha`.
 
-Trainings of all parameters, some at a lower rate or over more steps, and of an adapter, as many of each as SEEDS says. What is trained, asked and measured is written once, in the chapter:
-the cells of the notebook with the tag "training" are run here, in their order, and then its `train` and `measured`. On the
-way each training asks its policy the same questions every few steps, sampled and greedily; at the end every question of the
-test set.
+Trainings of all parameters, some at a lower rate or over more steps, and of an adapter, as many of each as SEEDS says. What is
+trained, asked and measured is written once, in the chapter: the cells of the notebook with the tag "training" are run here, in
+their order, and then its `train` and `measured`. On the way each training asks its policy the same questions every few steps,
+sampled and greedily; at the end every question of the test set.
 
 It may be killed at any moment: a training goes on from its checkpoint, a finished one is a line of
 notebooks/outputs/11_aha_full_finetune/trainings.jsonl. At the end notebooks/results/aha.json is written whole.
