@@ -56,12 +56,13 @@ def test_what_is_kept_of_a_training(tmp_path):
     json.dumps(kept)
 
 
-def test_a_slow_training_is_a_full_one_with_its_own_rate_and_steps_asked_as_often_and_leaves_the_cells_as_they_were(tmp_path):
+@pytest.mark.parametrize("method, rate", [("slow", 1e-4), ("long", 3e-4)])
+def test_a_varied_training_is_a_full_one_with_its_own_rate_and_steps_asked_as_often_and_leaves_the_cells_as_they_were(tmp_path, method, rate):
     profile, seen = choose_profile(learning_rate=3e-4, max_steps=32), []
     cells = names(tmp_path) | {"profile": profile, "EVERY": 2}
     cells["train"] = lambda method, seed: seen.append((method, seed, cells["profile"].learning_rate, cells["profile"].max_steps, cells["EVERY"])) or tmp_path
-    assert aha.record(cells, "slow", SEED)["learning_rate"] == 1e-3
-    assert seen == [("full", SEED, 1e-4, 96, 6)] and cells["profile"] == profile and cells["EVERY"] == 2
+    assert aha.record(cells, method, SEED)["learning_rate"] == 1e-3
+    assert seen == [("full", SEED, rate, 96, 6)] and cells["profile"] == profile and cells["EVERY"] == 2
 
 
 def test_of_the_base_its_answers_and_losses_are_kept(tmp_path):
