@@ -254,7 +254,7 @@ def test_asking_with_tools_writes_what_trls_loop_writes(talker, tmp_path):
     for row, mask, text in zip(out["completion_ids"][::4], out["completion_mask"][::4], told["conversation"]):
         mine = tokenizer(text, add_special_tokens=False)["input_ids"]
         assert tokenizer.decode(row[mask.bool()]).split("<|im_end|>")[:2] == text.split("<|im_end|>")[:2] and mine
-    assert told["calls"].max() == 3 and (told["failed"] == 0).all() and (told["end"] == "another sum").all()
+    assert told["calls"].max() == 3 and (told["failed"] == 0).all()
 
 
 # --- `make tools`, without a training ----------------------------------------------------------------------------------
