@@ -1,34 +1,15 @@
-"""The seeds of chapter 11 without a training: which cells are run, what is kept of them, what a killed command does again, what is stored."""
+"""The seeds of chapter 11 without a training: what is kept of them, what a killed command does again, what is stored."""
 
 import json
 from types import SimpleNamespace
 
-import nbformat
 import numpy as np
 import pandas as pd
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook
 
 from grpo_kit.machine import choose_profile
-from grpo_kit.workshop import aha
+from grpo_kit.workshop import aha, cells
 from grpo_kit.workshop.step_cost import SEED
-
-
-def notebook(folder, *sources, tags=("training",)):
-    cells = [new_code_cell(source, metadata={"tags": list(tags)}) for source in sources]
-    cells.insert(1, new_code_cell("raise RuntimeError('not a training cell')"))
-    nbformat.write(new_notebook(cells=cells), folder / "11.ipynb")
-    return folder / "11.ipynb"
-
-
-def test_the_tagged_cells_are_run_in_their_order_and_no_others(tmp_path):
-    file = notebook(tmp_path, "rate = 2", "def train():\n    return rate + 1", "rate = rate * 10")
-    assert aha.run_cells(file)["train"]() == 21
-
-
-def test_without_a_tagged_cell_it_says_what_to_do(tmp_path):
-    with pytest.raises(ValueError, match="No cell of 11.ipynb has the tag 'training': give it"):
-        aha.training_cells(notebook(tmp_path, "rate = 2", tags=()))
 
 
 def test_the_chapters_training_cells_define_what_is_used_and_read_nothing_that_is_not_there():
@@ -36,7 +17,7 @@ def test_the_chapters_training_cells_define_what_is_used_and_read_nothing_that_i
     import builtins
 
     known = set(dir(builtins)) | {"__name__"}
-    for _, source in aha.training_cells():
+    for _, source in cells.tagged(aha.NOTEBOOK, aha.TAG):
         tree = ast.parse(source)
         known |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
         known |= {node.name for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.ClassDef))} | {"refused"}
@@ -75,12 +56,13 @@ def test_what_is_kept_of_a_training(tmp_path):
     json.dumps(kept)
 
 
-def test_a_slow_training_is_a_full_one_with_its_own_rate_and_steps_asked_as_often_and_leaves_the_cells_as_they_were(tmp_path):
+@pytest.mark.parametrize("method, rate", [("slow", 1e-4), ("long", 3e-4)])
+def test_a_varied_training_is_a_full_one_with_its_own_rate_and_steps_asked_as_often_and_leaves_the_cells_as_they_were(tmp_path, method, rate):
     profile, seen = choose_profile(learning_rate=3e-4, max_steps=32), []
     cells = names(tmp_path) | {"profile": profile, "EVERY": 2}
     cells["train"] = lambda method, seed: seen.append((method, seed, cells["profile"].learning_rate, cells["profile"].max_steps, cells["EVERY"])) or tmp_path
-    assert aha.record(cells, "slow", SEED)["learning_rate"] == 1e-3
-    assert seen == [("full", SEED, 1e-4, 96, 6)] and cells["profile"] == profile and cells["EVERY"] == 2
+    assert aha.record(cells, method, SEED)["learning_rate"] == 1e-3
+    assert seen == [("full", SEED, rate, 96, 6)] and cells["profile"] == profile and cells["EVERY"] == 2
 
 
 def test_of_the_base_its_answers_and_losses_are_kept(tmp_path):

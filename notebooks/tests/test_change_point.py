@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from grpo_kit.training.change_point import find_rise, lag
+from grpo_kit.training.change_point import find_rise
 
 STEPS = np.arange(1, 49)
 
@@ -47,27 +47,3 @@ def test_the_scale_and_the_numbering_of_the_steps_do_not_matter():
 def test_without_spread_or_with_a_handful_of_values_it_says_so(values):
     with pytest.raises(ValueError, match="show no rise"):
         find_rise(range(len(values)), values)
-
-
-def pair(later, seed, shared=0.06, own=0.02):
-    """Two curves of one training, the second `later` steps behind, with noise that they share and noise of their own."""
-    rng = np.random.default_rng(seed)
-    common = shared * rng.normal(size=len(STEPS))
-    return [curve(middle, noise=0) + common + own * rng.normal(size=len(STEPS)) for middle in (20.0, 20.0 + later)]
-
-
-def test_a_lag_is_found_and_its_interval_knows_what_both_curves_share():
-    lags = [lag(*(find_rise(STEPS, one, draws=200) for one in pair(3.0, seed))) for seed in range(60)]
-    assert sum(low - 0.25 <= 3 <= high + 0.25 for _, low, high in lags) >= 50
-    assert sum(low > 0 for _, low, _ in lags) >= 55
-    together = [lag(*(find_rise(STEPS, one, draws=200) for one in pair(0.0, seed))) for seed in range(60)]
-    assert sum(low <= 0 <= high for _, low, high in together) >= 50
-    one, two = pair(3.0, 0)
-    paired = lag(find_rise(STEPS, one), find_rise(STEPS, two))
-    unpaired = lag(find_rise(STEPS, one), find_rise(STEPS, two, seed=1))
-    assert paired[2] - paired[1] < 0.8 * (unpaired[2] - unpaired[1])
-
-
-def test_rises_with_unlike_draws_have_no_lag():
-    with pytest.raises(ValueError, match="50 draws against 60"):
-        lag(find_rise(STEPS, curve(20.0), draws=50), find_rise(STEPS, curve(20.0), draws=60))

@@ -1,6 +1,8 @@
 """The launch files: each is read by the parser that will read it on a cluster, and a wrong key is found."""
 
 import importlib
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -62,6 +64,13 @@ def test_under_slurm_each_host_starts_its_share():
     others = dry_run(LAUNCH / "slurm.sh", CONFIG="launch/full.yaml", MACHINES="launch/accelerate/fsdp2.yaml")
     assert read_command(others).config_file == "launch/accelerate/fsdp2.yaml" and "launch/full.yaml" in others
     assert read.training_script == "launch/train.py"  # which goes on after a kill
+
+
+def test_the_line_for_shares_over_two_hosts_is_taken_and_waits_for_no_server():
+    chapter = "\n".join("".join(cell["source"]) for cell in json.loads((NOTEBOOKS / "14_scale_out.ipynb").read_text("utf-8"))["cells"])
+    machines, config, more = re.search(r"\nMACHINES=(\S+) CONFIG=(\S+) sbatch --nodes=2 launch/slurm.sh \\\n +(.+)\n", chapter).groups()
+    words = dry_run(LAUNCH / "slurm.sh", *more.split(), CONFIG=config, MACHINES=machines)
+    assert read_command(words).num_processes == 16 and words[words.index("--vllm_mode") + 1] == "colocate"
 
 
 def test_the_number_of_processes_is_the_lines_or_the_files():

@@ -378,3 +378,22 @@ def test_what_being_right_is_made_of_has_a_panel_a_training_and_four_lines():
     assert [len(axis.lines) for axis in figure.axes] == [4] * 5 + [0] and list(figure.axes[0].lines[0].get_ydata()) == [0, 50, 100]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == list(plots.moments.FACTOR_LINES)
 
+
+def test_greedy_shares_are_drawn_against_sampled_ones_a_colour_a_method():
+    shares = pd.DataFrame({"sampled": [0.2, 0.5], "greedy": [0.0, 0.9]})
+    [axis] = plots.plot_flip({"full 1": shares, "full 2": shares, "lora 1": shares}).axes
+    drawn = [line for line in axis.lines if line.get_marker() == "o"]
+    assert [list(line.get_xdata()) for line in drawn] == [[20, 50]] * 3 and list(drawn[0].get_ydata()) == [0, 90]
+    assert [line.get_color() for line in drawn] == [style.ORANGE, style.ORANGE, style.GREEN]
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["full", "lora"]
+
+
+def test_the_price_has_a_dot_as_asked_and_a_ring_begun_for_each_training_and_the_base_as_lines():
+    rows = {"full 1": (70.0, 75.0), "slow 1": (86.0, 87.0)}
+    figure = plots.plot_price({"sampled": rows, "greedy": rows}, {"sampled": (30.0, 91.0), "greedy": (8.5, 95.75)})
+    assert titles(figure) == ["sampled", "greedy"] and [label.get_text() for label in figure.axes[0].get_yticklabels()] == list(rows)
+    base, dots = figure.axes[1].lines[:2], figure.axes[0].lines[2:]
+    assert [line.get_xdata()[0] for line in base] == [8.5, 95.75]
+    assert [(line.get_xdata()[0], line.get_fillstyle()) for line in dots] == [(70, "full"), (75, "none"), (86, "full"), (87, "none")]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["untrained, as asked", "untrained, reply begun", "trained, as asked", "trained, reply begun"]
+

@@ -1,4 +1,4 @@
-"""`make prices` without a training: which cells it runs, what it keeps and skips; and the cell that stands in for TRL's kernel."""
+"""`make prices` without a training: what it keeps and skips; and the cell that stands in for TRL's kernel."""
 
 import json
 import re
@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from grpo_kit.workshop import prices
+from grpo_kit.workshop import cells, prices
 
-SOURCES = prices.tagged(prices.CHAPTER)
+SOURCES = [source for _, source in cells.tagged(prices.CHAPTER, prices.TAG)]
 KIND = {"code": "ab12", "model": "cd34"}
 JOBS = [("layout-first", 1), ("right-first", 1), ("layout-first", 2)]
 
@@ -23,12 +23,6 @@ def test_the_training_is_written_once_in_the_chapter():
     module = (prices.NOTEBOOKS / "grpo_kit/workshop/prices.py").read_text("utf-8")
     assert "GRPO" + "Config" not in module and "reward_funcs" not in module
     assert "import unsloth" not in code and "grpo_kit.model" not in code and "FastLanguageModel" not in code
-
-
-def test_a_notebook_without_such_cells_is_refused(tmp_path):
-    (tmp_path / "n.ipynb").write_text(json.dumps({"cells": [{"source": ["1"], "metadata": {"tags": ["other"]}}]}))
-    with pytest.raises(ValueError, match="No cell of n.ipynb has the tag prices"):
-        prices.tagged(tmp_path / "n.ipynb")
 
 
 def test_the_hash_sees_what_is_computed_and_nothing_else():

@@ -14,6 +14,7 @@ from grpo_kit.machine.profile import PROFILES
 from grpo_kit.machine.sharding import choose, engine_bytes, training_bytes
 from grpo_kit.machine.step_time import CARDS
 from grpo_kit.machine.workers import Worker, calibrate, gpu_worker
+from grpo_kit.plots.scaling import plot_choice
 from grpo_kit.rewards.verl import compute_score
 from grpo_kit.training import launch
 from grpo_kit.workshop import scale
@@ -119,6 +120,12 @@ def test_what_to_take_follows_the_memory():
         assert (most <= 0.9 * memory) == (found.way != "does not fit")
 
 
+def test_the_least_number_of_gpus_of_a_row_stands_in_its_field():
+    figure = plot_choice(dict.fromkeys("abcd", [[0, 2, 3], [3, 2, 2], [0, 0, 0]]), ["1B", "2B", "3B"], [1, 4, 8], {0: "does not fit", 2: "whole", 3: "shares"})
+    for axis in figure.axes:
+        assert [(text.get_text(), *text.get_position()) for text in axis.texts if text.get_text() != "–"] == [("4", 1, 0), ("1", 0, 1)]
+
+
 def test_the_file_suits_trl_and_verl(tmp_path):
     rows = Dataset.from_list([{"prompt": [{"role": "user", "content": "2 + 3?"}], "answer": "5", "question": "2 + 3?", "solution": "#### 5"}])
     file = write_parquet(rows, "embedded", "train", tmp_path)
@@ -144,11 +151,12 @@ def test_the_distance_of_gradients_is_relative():
 
 def test_the_three_steps_with_the_most_waiting_are_kept():
     def line(step, waits):
-        return {"step": step, "seconds": 3.0, "cpu": 1.5, "parts": [["rollouts", 0.0, 1.0, 0.5], ["others' rollouts", 1.0, 1.0 + waits, 0.0]]}
+        return {"step": step, "seconds": 3.0, "cpu": 1.5, "longest": 8 + step, "parts": [["rollouts", 0.0, 1.0, 0.5], ["others' rollouts", 1.0, 1.0 + waits, 0.0]]}
 
     lines = {rank: [line(step, 1.0 if step in (6, 8) else 0.1) for step in range(1, scale.TIMED_STEPS + 1)] for rank in (0, 1)}
     found = scale.timing({"2 x 12": lines})
     assert [line["step"] for line in found["waiting"][1]] == [6, 7, 8] and found["work"] == {"2 x 12": [0.5, 1.0]}
+    assert found["longest"] == {"2 x 12": 14.5}  # of steps 2 to 11
     assert len(found["timing"]["2 x 12"]) == scale.TIMED_STEPS - 1
 
 

@@ -17,8 +17,8 @@ KIT = sorted((NOTEBOOKS / "grpo_kit").rglob("*.py"))
 FILES = [*KIT, *sorted(NOTEBOOKS.glob("[0-9]*.ipynb")), *sorted(NOTEBOOKS.glob("zh/[0-9]*.ipynb"))]
 PICKLES = {"pickle", "cPickle", "dill", "joblib", "cloudpickle", "shelve", "marshal"}
 # It reads the arguments of a call out of this repository's own notebook.
-KNOWN = {"grpo_kit/workshop/controls.py": ["eval()", "compile()"]} | {  # cells of our own chapters
-    f"grpo_kit/workshop/{name}.py": ["exec()", "compile()"] for name in ("aha", "prices")}
+KNOWN = {"grpo_kit/workshop/controls.py": ["eval()", "compile()"],
+         "grpo_kit/workshop/cells.py": ["exec()", "compile()"]}  # cells of our own chapters
 TOKEN = "hf_" + "Planted0" * 4
 SHAPES = re.compile(rb"hf_[A-Za-z0-9]{30,}|ms-[0-9a-f]{8}-[0-9a-f-]{27}|sk-[A-Za-z0-9]{32,}|gh[pousr]_[A-Za-z0-9]{36}|AKIA[0-9A-Z]{16}")
 

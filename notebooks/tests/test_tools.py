@@ -15,9 +15,9 @@ from grpo_kit.data.large_sums import large_sums
 from grpo_kit.data.problems import FOLDER
 from grpo_kit.measure import Evaluation
 from grpo_kit.rewards import correctness_reward, format_reward
-from grpo_kit.tools import ask_with_calls, calculate, shown_calls, to_dataset, with_calls
+from grpo_kit.tools import ENDS, ask_with_calls, calculate, shown_calls, to_dataset, with_calls
 from grpo_kit.tools.calculator import DEPTH, DIGITS, LENGTH, value
-from grpo_kit.tools.calls import READING
+from grpo_kit.tools.calls import READING, _end
 from grpo_kit.workshop import tools as workshop
 from transformers import AutoTokenizer
 from transformers.utils import get_json_schema
@@ -27,6 +27,7 @@ from vllm import SamplingParams
 
 TINY = FOLDER.parent / "tiny-model"
 SHOWN = large_sums(4, seed="shown")
+CHAPTER = FOLDER.parents[1] / "notebooks/13_tools.ipynb"
 
 
 def expressions(inner):
@@ -165,6 +166,14 @@ def echo(text: str) -> str:
     return f"You say: {text[:12]} Now {len(text)}?"
 
 
+@pytest.mark.parametrize("right, results, calls, end", [
+    (True, [], 0, "right"), (True, ["8"], 1, "right"), (False, ["1,234"], 1, "right sum, wrong reply"), (False, ["5", "1,234"], 2, "right sum, wrong reply"),
+    (False, ["1,235"], 1, "another sum"), (False, ["?"], 1, "another sum"), (False, [], 2, "call refused"), (False, [], 0, "no call"),
+])
+def test_what_a_conversation_came_to(right, results, calls, end):
+    assert _end({"results": results, "calls": calls}, right, "1234") == end and end in ENDS
+
+
 @pytest.fixture(scope="module")
 def talker():
     model, tokenizer = FastLanguageModel.from_pretrained(str(TINY), max_seq_length=768, load_in_4bit=True, fast_inference=True, max_lora_rank=4)
@@ -277,3 +286,14 @@ def test_figures_are_shares_of_all_questions():
                          "calls": [2, 0], "failed": [1, 0], "length": [10, 21]})
     wanted = {"questions": 2, "strict": 50.0, "lenient": 100.0, "layout": 50.0, "truncated": 0.0, "called": 50.0, "refused": 50.0, "tokens": 15.5, "right": "10"}
     assert workshop.figures(Evaluation(rows)) == wanted
+
+
+# --- the chapter's bar, on what it stored -------------------------------------------------------------------------------
+
+
+def test_the_stored_chapter_is_over_its_bar_and_agrees_with_make_tools():
+    outputs = {cell["id"]: json.dumps(cell.get("outputs")) for cell in json.loads(CHAPTER.read_text("utf-8"))["cells"]}
+    strict = re.search(r"strict: \+([0-9.]+) points, p <0\.001", outputs["tools-bar"])
+    assert strict and float(strict[1]) >= 40  # from base to tool user
+    pairs = re.findall(r"right after SFT: (\d+) in this notebook, \[([0-9.]+)\]", outputs["tools-same"])
+    assert len(pairs) == 2 and all(float(here) == float(there) for here, there in pairs)

@@ -1,4 +1,4 @@
-"""The pictures of chapter 11: what a model wrote while it learned, when its curves rose, and what being right is made of."""
+"""The pictures of chapter 11: what a model wrote while it learned, when its curves rose, what being right is made of, and what it cost."""
 
 import re
 import textwrap
@@ -121,5 +121,55 @@ def plot_factors(panels, columns=4):
         figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=len(FACTOR_LINES), frameon=False)
         figure.supxlabel("training step", fontsize=11)
         figure.supylabel("% (sampled)", fontsize=11)
+    plt.close(figure)
+    return figure
+
+
+METHOD_COLORS = {"full": ORANGE, "slow": BLUE, "long": "#cc79a7", "lora": GREEN}  # the first word of a training's name
+
+
+@readable
+def plot_flip(trainings):
+    """The greedy share of replies with something, against the sampled share, at every moment of each training: a Figure.
+
+    `trainings`: {"full 3407": DataFrame with the columns "sampled" and "greedy", shares in [0, 1]}. On the dashed line both ways agree.
+    """
+    with plt.rc_context(STYLE):
+        figure, axis = plt.subplots(figsize=(6.6, 4.4))
+        axis.plot([0, 100], [0, 100], "--", color=GREY, linewidth=1)
+        axis.text(4, 9, "both the same", color=GREY, fontsize=9, rotation=31, rotation_mode="anchor")
+        axis.axvline(50, color=GREY, linewidth=1)
+        axis.text(51, 2, "one half", color=GREY, fontsize=9)
+        for name, shares in trainings.items():
+            method = name.split()[0]
+            first = next(other for other in trainings if other.split()[0] == method)  # one line of the key for each method
+            axis.plot(100 * shares["sampled"], 100 * shares["greedy"], "o-", color=METHOD_COLORS[method], alpha=0.6, markersize=4, linewidth=1.2,
+                      label=method if name == first else None)
+        axis.set(xlabel="% with working, sampled", ylabel="% with working, greedy", xlim=(0, 102), ylim=(-3, 103))
+        axis.legend(loc="center left", frameon=False)
+    plt.close(figure)
+    return figure
+
+
+@readable
+def plot_price(panels, base):
+    """What each training answers right as asked and with its reply begun, beside the untrained model: a Figure, a panel for each way of asking.
+
+    `panels`: {way: {"full 3407": (as asked, begun)}} and `base`: {way: (as asked, begun)}, all in %. The lines are the untrained model's.
+    """
+    with plt.rc_context(STYLE):
+        height = 1.3 + 0.3 * max(map(len, panels.values()))
+        figure, axes = plt.subplots(1, len(panels), figsize=(5 * len(panels), height), sharey=True, squeeze=False)
+        for axis, (way, trainings) in zip(axes[0], panels.items()):
+            for value, style, told in zip(base[way], (":", "-"), ("as asked", "reply begun")):
+                axis.axvline(value, color=GREY, linestyle=style, linewidth=1.4, label=f"untrained, {told}")
+            for place, (name, (asked, begun)) in enumerate(trainings.items()):
+                color = METHOD_COLORS[name.split()[0]]
+                axis.plot(asked, place, "o", color=color, markersize=8, label=None if place else "trained, as asked")
+                axis.plot(begun, place, "o", color=color, markersize=13, fillstyle="none", markeredgewidth=1.5, label=None if place else "trained, reply begun")
+            axis.set(title=way, xlabel="% right", xlim=(0, 101), ylim=(len(trainings) - 0.4, -0.6), yticks=range(len(trainings)), yticklabels=list(trainings))
+        key = figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False, fontsize=10)
+        for mark in key.legend_handles[2:]:  # all trainings', whatever their colour
+            mark.set(color=STRIP_INK, markersize=8)
     plt.close(figure)
     return figure

@@ -49,9 +49,9 @@ def plot_ranks(lines, waiting):
 
 @readable
 def plot_choice(panels, rows, columns, names):
-    """A field for each model and number of cards, coloured by what `choose` says: a Figure.
+    """A field for each model and number of GPUs, coloured by what `choose` says, the least of a row with its number: a Figure.
 
-    `panels`: {title: array (rows, columns) of numbers}; `names`: {number: what it means}.
+    `panels`: {title: array (rows, columns) of numbers}, 0 where nothing fits; `names`: {number: what it means}.
     """
     colors = ["#ffffff", "#f0c987", "#9ecae1", BLUE, "#8e6bbf", GREEN]
     with plt.rc_context(STYLE):
@@ -68,7 +68,11 @@ def plot_choice(panels, rows, columns, names):
             axis.tick_params(which="both", length=0)
             for row, column in np.argwhere(np.asarray(values) == 0):
                 axis.text(column, row, "–", ha="center", va="center", color=GREY)
-        figure.supxlabel("cards (8 to a host)", fontsize=11)
+            for row, found in enumerate(np.asarray(values) > 0):
+                if found.any():
+                    axis.text(least := int(found.argmax()), row, columns[least], ha="center", va="center", weight="bold",
+                              color="white" if values[row][least] > 2 else "black")
+        figure.supxlabel("GPUs (8 to a host); the number in a row: the least that fit", fontsize=11)
         figure.legend(handles=[Patch(facecolor=colors[number], edgecolor=GREY, label=name) for number, name in names.items()],
                       frameon=False, ncols=2, loc="outside upper center")
     plt.close(figure)
@@ -94,11 +98,10 @@ def plot_workers(panels):
                 axis.plot(best + 1, seconds[best], "o", color=color)
                 said.append((f"{label.partition(',')[0]}: {seconds[best]:.1f} s, {best + 1} of {workers} writing", color))
             axis.axhline(together, color=GREY, ls="--", lw=1.5, label="all do both, in turns")
-            said.append((f"shaded: {least} to {most} writing" if most > least else f"shaded: {least} writing", BLUE))
             for line, (words, color) in enumerate(said):
                 axis.text(0.0, 1.03 + 0.068 * (len(said) - 1 - line), words, color=color, fontsize=10, transform=axis.transAxes)
             axis.set(xlabel=f"of {workers} GPUs, so many write", ylim=(0, 4 * max(lowest)), xlim=(0, workers))
-            axis.set_title(title, pad=60, weight="bold")
+            axis.set_title(title, pad=46, weight="bold")
         axes[0][0].set_ylabel("seconds a step")
         figure.legend(*axes[0][0].get_legend_handles_labels(), frameon=False, ncols=2, loc="outside upper center")
     plt.close(figure)

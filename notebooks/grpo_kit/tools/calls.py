@@ -10,7 +10,7 @@ from datasets import Dataset
 from grpo_kit.data.rows import SYSTEM_PROMPT
 from grpo_kit.measure.ask import own_seeds
 from grpo_kit.measure.score import Evaluation, lenient_accuracy
-from grpo_kit.rewards.answers import gold_answer
+from grpo_kit.rewards.answers import gold_answer, gold_number, parse_number
 from grpo_kit.rewards.functions import correctness_reward, format_reward
 from .calculator import calculate
 
@@ -45,6 +45,9 @@ READING = {
         "content": {"close_pattern": r"<\|im_end\|>\s*", "content": "text"},
     },
 }
+
+
+ENDS = ("right", "right sum, wrong reply", "another sum", "call refused", "no call")  # how a conversation may end
 
 
 def with_calls(tokenizer):
@@ -90,15 +93,15 @@ def ask_with_calls(model, dataset, tokenizer, sampling_params, tools=(), lora_re
     """Asks every question once and lets the model call `tools`, at most `turns` replies each: an `Evaluation`, as `evaluate` gives.
 
     As in GRPO's `max_completion_length`, `sampling_params.max_tokens` counts all replies together, and the tools' words.
-    Its rows have also `calls` (how many), `failed` (how many of them the tool refused) and `conversation` (all that was written after
-    the question, as tokens say it). `text` is the last reply; `length` counts the model's own tokens.
+    Its rows have also `calls` (how many), `failed` (how many of them the tool refused), `end` (one of `ENDS`) and `conversation` (all that
+    was written after the question, as tokens say it). `text` is the last reply; `length` counts the model's own tokens.
     """
     from trl.chat_template_utils import parse_response
 
     by_name, template = {tool.__name__: tool for tool in tools}, tokenizer.apply_chat_template
     prompts = template(list(dataset["prompt"]), tools=list(tools) or None, add_generation_prompt=True, tokenize=True, return_dict=True)["input_ids"]
     params = own_seeds(sampling_params, len(prompts))
-    told = [{"ids": list(ids), "length": 0, "calls": 0, "failed": 0} for ids in prompts]
+    told = [{"ids": list(ids), "length": 0, "calls": 0, "failed": 0, "results": []} for ids in prompts]
     open_ones = list(range(len(prompts)))
     for turn in range(turns):
         asked = [{"prompt_token_ids": told[one]["ids"]} for one in open_ones]
@@ -120,12 +123,23 @@ def ask_with_calls(model, dataset, tokenizer, sampling_params, tools=(), lora_re
         if not open_ones:
             break
     texts, golds = [talk["text"] for talk in told], list(dataset["answer"])
+    strict = np.array(correctness_reward(texts, golds)) > 0
     return Evaluation(pd.DataFrame({
         "prompt": [tokenizer.decode(ids) for ids in prompts], "text": texts,
-        "layout": np.array(format_reward(texts)) > 0, "strict": np.array(correctness_reward(texts, golds)) > 0,
+        "layout": np.array(format_reward(texts)) > 0, "strict": strict,
         "lenient": np.array(lenient_accuracy(texts, golds)) > 0, "truncated": [talk["cut"] for talk in told],
         "length": [talk["length"] for talk in told], "calls": [talk["calls"] for talk in told], "failed": [talk["failed"] for talk in told],
+        "end": [_end(*one) for one in zip(told, strict, golds)],
         "conversation": [tokenizer.decode(talk["ids"][len(ids):]) for talk, ids in zip(told, prompts)]}))
+
+
+def _end(talk, right, gold):
+    """Which of `ENDS` it came to: the reply is right; else, what the tool had been asked, if anything."""
+    if right:
+        return ENDS[0]
+    if gold_number(gold) in map(parse_number, talk["results"]):
+        return ENDS[1]
+    return ENDS[2] if talk["results"] else ENDS[3] if talk["calls"] else ENDS[4]
 
 
 def _run(by_name, function, talk):
@@ -133,6 +147,7 @@ def _run(by_name, function, talk):
     talk["calls"] += 1
     try:
         result = by_name[function["name"]](**function["arguments"])
+        talk["results"].append(str(result))
     except Exception as error:  # whatever a model may pass: it is told, as in TRL
         talk["failed"] += 1
         result = {"error": str(error)}

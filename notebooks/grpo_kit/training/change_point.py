@@ -13,7 +13,7 @@ class Rise:
     """A rise in a curve: `step` is its middle, between `low` and `high` in 95 % of the bootstrap's draws.
 
     `fitted` has the curve's shape: the level before, the level after, and a logistic slope between them.
-    `explained` is the share of the curve's variance that it accounts for, in [0, 1]. `middles` are the bootstrap's, shape (draws,).
+    `explained` is the share of the curve's variance that it accounts for, in [0, 1].
     `takes`: the steps from a tenth of the rise to nine tenths, and between what they lie in 95 % of the draws, (takes, low, high).
     """
 
@@ -22,7 +22,6 @@ class Rise:
     high: float
     fitted: np.ndarray
     explained: float
-    middles: np.ndarray
     takes: tuple
 
 
@@ -51,15 +50,4 @@ def find_rise(moments, values, draws=1000, seed=3407):
     explained = 1 - ((values - fitted) ** 2).sum() / (around**2).sum()
     low, high = np.quantile(middles[again], [0.025, 0.975])
     takes = 2 * np.log(9) * np.array([widths[best], *np.quantile(widths[again], [0.025, 0.975])])
-    return Rise(float(middles[best]), low, high, fitted, float(max(0.0, explained)), middles[again], tuple(takes))
-
-
-def lag(first, second):
-    """How many steps the rise `second` comes after `first`: (difference, low, high); ValueError where their draws differ in number.
-
-    Both from the same moments, with the same `draws` and `seed`: then each draw turned the noise of a moment the same way in both.
-    """
-    if len(first.middles) != len(second.middles):
-        raise ValueError(f"{len(first.middles)} draws against {len(second.middles)}: find both rises with the same draws and seed.")
-    low, high = np.quantile(second.middles - first.middles, [0.025, 0.975])
-    return second.step - first.step, low, high
+    return Rise(float(middles[best]), low, high, fitted, float(max(0.0, explained)), tuple(takes))

@@ -1,9 +1,9 @@
 """When does a model begin to think first, and when is it right? The trainings that chapter 11 compares: `python -m grpo_kit.workshop.aha`.
 
-Trainings of all parameters, one of them at a lower rate, and of an adapter, as many of each as SEEDS says. What is trained, asked and measured is written once, in the chapter:
-the cells of the notebook with the tag "training" are run here, in their order, and then its `train` and `measured`. On the
-way each training asks its policy the same questions every few steps, sampled and greedily; at the end every question of the
-test set.
+Trainings of all parameters, some at a lower rate or over more steps, and of an adapter, as many of each as SEEDS says. What is
+trained, asked and measured is written once, in the chapter: the cells of the notebook with the tag "training" are run here, in
+their order, and then its `train` and `measured`. On the way each training asks its policy the same questions every few steps,
+sampled and greedily; at the end every question of the test set.
 
 It may be killed at any moment: a training goes on from its checkpoint, a finished one is a line of
 notebooks/outputs/11_aha_full_finetune/trainings.jsonl. At the end notebooks/results/aha.json is written whole.
@@ -15,35 +15,18 @@ import importlib.metadata as metadata
 import json
 import os
 from dataclasses import replace
-from pathlib import Path
 
-from . import bench
+from . import bench, cells
 from .controls import NOTEBOOKS, fingerprint
 from .gpu_check import write
 from .step_cost import ROOT, SEED
 
 NOTEBOOK, TAG = NOTEBOOKS / "11_aha_full_finetune.ipynb", "training"
 LINES, RESULTS = NOTEBOOKS / "outputs/11_aha_full_finetune/trainings.jsonl", NOTEBOOKS / "results/aha.json"
-SEEDS = {"none": 1, "full": 5, "slow": 2, "lora": 2}  # trainings, from SEED upwards; "none" is the untrained model
-SLOW = {"learning_rate": 1e-4, "max_steps": 96}  # "slow" is "full" with a third of the rate and three times the steps
+SEEDS = {"none": 1, "full": 5, "slow": 2, "long": 1, "lora": 2}  # trainings, from SEED upwards; "none" is the untrained model
+VARIED = {"slow": {"learning_rate": 1e-4, "max_steps": 96},  # "full" with a third of the rate and three times the steps
+          "long": {"max_steps": 96}}  # and with three times the steps alone
 KEPT_REPLIES = 3  # of a trained model, to the first of the watched questions
-
-
-def training_cells(notebook=NOTEBOOK):
-    """[(number, source)] of the notebook's cells with the tag "training". ValueError where there is none."""
-    cells = json.loads(Path(notebook).read_text("utf-8"))["cells"]
-    tagged = [(number, "".join(cell["source"])) for number, cell in enumerate(cells) if TAG in cell["metadata"].get("tags", [])]
-    if not tagged:
-        raise ValueError(f"No cell of {Path(notebook).name} has the tag {TAG!r}: give it to the cells that define `train` and `measured`.")
-    return tagged
-
-
-def run_cells(notebook=NOTEBOOK):
-    """{name: value} of what the notebook's training cells define, after they were run in order; a traceback names the cell."""
-    names = {"__name__": "chapter_11"}
-    for number, source in training_cells(notebook):
-        exec(compile(source, f"{Path(notebook).name}, cell {number}", "exec"), names)
-    return names
 
 
 def digits(bools):
@@ -65,9 +48,10 @@ def record(names, method, seed):
     """Trains and asks, where that was not done: what is kept of one training, a dict for JSON; of the base ("none") its answers and losses."""
     from grpo_kit.training.resume import read_log
 
-    if method == "slow":
+    if method in VARIED:
         usual = {name: names[name] for name in ("profile", "EVERY")}
-        names.update(profile=replace(names["profile"], **SLOW), EVERY=SLOW["max_steps"] * names["EVERY"] // names["profile"].max_steps)  # as many moments
+        varied = replace(names["profile"], **VARIED[method])
+        names.update(profile=varied, EVERY=varied.max_steps * names["EVERY"] // names["profile"].max_steps)  # as many moments
         try:
             return record(names, "full", seed)
         finally:
@@ -110,11 +94,13 @@ def main():
 
     os.chdir(NOTEBOOKS)  # the profile names its folders from there
     with only_one(LINES.parent):
-        names = run_cells()
+        names = cells.run(NOTEBOOK, TAG)
         profile = names["profile"]
         kind = {"model": fingerprint(profile.model), "steps": profile.max_steps, "rate": profile.learning_rate}
-        slow = {"steps": SLOW["max_steps"], "rate": SLOW["learning_rate"]}
-        jobs = [{"method": method, "seed": SEED + number} | kind | (slow if method == "slow" else {}) for method, count in SEEDS.items() for number in range(count)]
+        jobs = []
+        for method, count in SEEDS.items():
+            varied = replace(profile, **VARIED.get(method, {}))
+            jobs += [{"method": method, "seed": SEED + number} | kind | {"steps": varied.max_steps, "rate": varied.learning_rate} for number in range(count)]
         ask_left(LINES, jobs, lambda job: record(names, job["method"], job["seed"]))
     trainings = [next(line for line in read_log(LINES) if job.items() <= line.items()) for job in jobs]
     write(RESULTS, {"machine": bench.machine(), "date": datetime.date.today().isoformat(), "command": "python -m grpo_kit.workshop.aha",

@@ -17,26 +17,17 @@ import time
 
 import numpy as np
 
-from . import bench
+from . import bench, cells
 from .controls import NOTEBOOKS, fingerprint
 from .gpu_check import write
 from .step_cost import ROOT, SEED
 
-CHAPTER = NOTEBOOKS / "10_grpo_without_vllm.ipynb"
+CHAPTER, TAG = NOTEBOOKS / "10_grpo_without_vllm.ipynb", "prices"
 FOLDER, RESULTS = NOTEBOOKS / "outputs/prices", NOTEBOOKS / "results/prices.json"
 LISTS, SEEDS = ["layout-first", "right-first"], 8
 CURVES = {name: f"rewards/{name}/mean" for name in ("full_pattern", "lenient_accuracy", "apart")} | {"one_kind": "frac_reward_zero_std"}
 KEPT = 4  # replies of each way of asking
 PACKAGES = ["torch", "transformers", "peft", "trl"]
-
-
-def tagged(notebook):
-    """The sources of the cells with the tag "prices", in order. ValueError where there is none."""
-    cells = json.loads(notebook.read_text("utf-8"))["cells"]
-    sources = ["".join(cell["source"]) for cell in cells if "prices" in cell["metadata"].get("tags", [])]
-    if not sources:
-        raise ValueError(f"No cell of {notebook.name} has the tag prices: give it to those that a training needs.")
-    return sources
 
 
 def code_hash(sources):
@@ -49,14 +40,6 @@ def code_hash(sources):
                 del node.body[0]
         dumps.append(ast.dump(tree))
     return hashlib.sha256("\n".join(dumps).encode()).hexdigest()[:12]
-
-
-def run_cells(sources):
-    """Runs the cells: the names that they define."""
-    names = {}
-    for source in sources:
-        exec(compile(source, CHAPTER.name, "exec"), names)
-    return names
 
 
 def record(names, price, seed):
@@ -119,9 +102,8 @@ def main():
                         "with fewer nothing is written to results")
     options = parser.parse_args()
     os.chdir(NOTEBOOKS)  # the profile names its folders from there
-    sources = tagged(CHAPTER)
-    names = run_cells(sources)
-    kind = {"code": code_hash(sources), "model": fingerprint(names["profile"].model)}
+    names = cells.run(CHAPTER, TAG)
+    kind = {"code": code_hash(source for _, source in cells.tagged(CHAPTER, TAG)), "model": fingerprint(names["profile"].model)}
     jobs = [(price, SEED + number) for number in range(options.seeds) for price in LISTS]
     train_left(jobs, FOLDER, kind, lambda price, seed: record(names, price, seed))
     runs = [finished(FOLDER / f"{price}_{seed}.json", kind) for price, seed in sorted(jobs)]

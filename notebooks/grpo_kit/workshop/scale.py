@@ -100,14 +100,16 @@ def timed():
 def timing(runs):
     """What chapter 14 reads of the `timed` runs: the seconds of their steps by the clock and of the processor, and three steps of one.
 
-    "timing": {run: [{rank: [rollouts, training, waiting]}]}; "work": {run: [rollouts, training]}, the processor's, mean over steps and
-    ranks; "waiting": {rank: lines} of the three steps in a row of 2 x 12 in which there was the most of it.
+    "timing": {run: [{rank: [rollouts, training, waiting]}]}; "work": {run: [rollouts, training]}, the processor's, and "longest": {run:
+    tokens of a step's longest completion}, means over steps and ranks; "waiting": {rank: lines} of the three steps in a row of 2 x 12 in
+    which there was the most of it.
     """
     work = {name: np.mean([launch.work(line) for steps in lines.values() for line in steps[1:]], axis=0).round(3).tolist() for name, lines in runs.items()}
+    longest = {name: round(float(np.mean([line["longest"] for steps in lines.values() for line in steps[1:]])), 1) for name, lines in runs.items()}
     lines = runs["2 x 12"]
     waited = [sum(launch.split(line)[2] for steps in lines.values() for line in steps[first : first + 3]) for first in range(1, TIMED_STEPS - 2)]
     first = 1 + int(np.argmax(waited))
-    return {"timing": {name: parts(lines) for name, lines in runs.items()}, "work": work,
+    return {"timing": {name: parts(lines) for name, lines in runs.items()}, "work": work, "longest": longest,
             "waiting": {rank: steps[first : first + 3] for rank, steps in lines.items()}}
 
 
