@@ -20,7 +20,8 @@ from .gguf import check_methods, complete_tokenizer, save_gguf
 SILENCE = 15  # seconds without a byte in either direction, before a hub is given up
 IN_WORDS = (ImportError, ValueError, httpx.InvalidURL)  # of a proxy or an address that cannot be used, of a file that is not taken
 # ModelScope's client would try for minutes more; it reads these when it is imported.
-MODELSCOPE = {"MODELSCOPE_UPLOAD_BLOB_MAX_ATTEMPTS": "2", "MODELSCOPE_UPLOAD_COMMIT_MAX_ATTEMPTS": "2", "MODELSCOPE_UPLOAD_RECOVERY_ENABLED": "0"}
+MODELSCOPE = {"MODELSCOPE_UPLOAD_BLOB_MAX_ATTEMPTS": "1", "MODELSCOPE_UPLOAD_COMMIT_MAX_ATTEMPTS": "1",
+              "MODELSCOPE_UPLOAD_FAILED_FILE_MAX_RETRY_ROUNDS": "1", "MODELSCOPE_UPLOAD_RECOVERY_ENABLED": "0"}
 
 
 def publish(model, tokenizer, repository, methods, token, hub="huggingface"):
@@ -46,34 +47,45 @@ def publish(model, tokenizer, repository, methods, token, hub="huggingface"):
         push(f"{repository}-GGUF", work)
 
 
-class _Silence(BaseException):
-    """A hub says nothing. No Exception: the hubs' clients catch those, and ask again for minutes."""
+class _Silence(Exception):
+    """A hub says nothing. None of the errors after which the hubs' clients send a file again."""
+
+
+class _End(BaseException):
+    """The same in the thread that pushes, where the clients go on after any Exception; in their own threads they wait for one."""
 
 
 @contextlib.contextmanager
 def _bounded(client, limit):
-    """In the block, a request of `client`, a class, ends in _Silence after `SILENCE` seconds without a byte, and so do all that follow.
+    """In the block, a request of `client`, a class, ends in _Silence after `SILENCE` seconds without a byte, and all that follow at once.
 
+    So does the block, whatever the client makes of it, which may be no error at all.
     `limit(session, request, options)` returns the options of a request with its time-outs, which count from the last byte.
     """
-    send, silent = client.send, threading.Event()
+    send, silent, own = client.send, threading.Event(), threading.get_ident()
 
     def bounded(session, request, **options):
+        ended = _End if threading.get_ident() == own else _Silence
         if silent.is_set():
-            raise _Silence
+            raise ended
         try:
             return send(session, request, **limit(session, request, options))
         except Exception as error:
             if not _timed_out(error):
                 raise
             silent.set()
-            raise _Silence from None
+            raise ended from None
 
     client.send = bounded
     try:
         yield
+    except (Exception, _End):
+        if not silent.is_set():
+            raise
     finally:
         client.send = send
+    if silent.is_set():
+        raise _Silence
 
 
 def _timed_out(error):
