@@ -12,8 +12,8 @@ trap 'stop "interrupted; make setup starts it over."' INT # pip turns Ctrl-C int
 # Byte-compiling every module would double the time; Python does it for those that are used.
 install_wheels() { .venv/bin/python -m pip install --no-deps --only-binary :all: --no-compile "$@"; }
 
-# One that is here and fails counts as no GPU, as in grpo_kit/machine/packages.py.
-if gpus=$(nvidia-smi -L 2>/dev/null) && grep -q '^GPU [0-9]' <<<"$gpus"; then
+# One that is here and fails, or hangs, counts as no GPU, as in grpo_kit/machine/packages.py.
+if gpus=$(timeout 60 nvidia-smi -L 2>/dev/null) && grep -q '^GPU [0-9]' <<<"$gpus"; then
     file=requirements.txt disk_gb=20 why="an NVIDIA GPU is here"
 else
     file=requirements-cpu.txt disk_gb=6 why="no NVIDIA GPU is here (nvidia-smi lists none)"
@@ -42,7 +42,7 @@ done
 [ "$(uname -sm)" = "Linux x86_64" ] ||
     stop "the packages are built for Linux on x86-64, and this is $(uname -sm): use such a machine, or Colab."
 if [ $file = requirements.txt ]; then
-    drivers=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null) || drivers=nothing
+    drivers=$(timeout 60 nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null) || drivers=nothing
     driver=${drivers%%$'\n'*} # a line for each GPU
     [[ $driver =~ ^[0-9]+(\.|$) ]] ||
         stop "nvidia-smi lists a GPU, but asked for its driver says '$driver': restart the machine, or install the driver again, and run make setup again."

@@ -155,12 +155,14 @@ class UploadHub(Serving):
     """A hub that takes uploads from the clients of Hugging Face and of ModelScope.
 
     `repositories` maps a repository to its {path: bytes}, `private` to whether it is private; `fault` is what goes wrong, with
-    the paths that hold `faulty`.
+    the paths that hold `faulty`: what `answer_badly` knows, "first bytes, then a stall" of what is sent, or "slow", which it takes
+    with a pause of 0.1 s after every 300,000 bytes.
     """
 
     def __init__(self):
         self.repositories, self.private, self.fault, self.faulty, self.heard = {}, {}, None, "", []
-        self.blobs = {}  # ModelScope's store of large files: {SHA-256: bytes}
+        self.silent_since = None  # when the first stall began, by time.monotonic()
+        self.blobs = {}  # the store of large files, which come before the commit that names them: {SHA-256: bytes}
 
     def create(self, asked):
         name = "/".join(filter(None, [asked.get("organization"), asked["name"]]))
@@ -169,17 +171,25 @@ class UploadHub(Serving):
         return {"url": f"{self.url}/{name}", "id": name}
 
     def preupload(self, name, asked):
-        """Every file is to come in the commit itself, none by way of a large-file store."""
-        return {"files": [{"path": file["path"], "uploadMode": "regular", "shouldIgnore": False} for file in asked["files"]]}
+        """Weights are to come by way of the store of large files, all else in the commit itself."""
+        mode = lambda path: "lfs" if path.endswith((".safetensors", ".gguf")) else "regular"  # noqa: E731
+        return {"files": [{"path": file["path"], "uploadMode": mode(file["path"]), "shouldIgnore": False} for file in asked["files"]]}
+
+    def wanted(self, asked):
+        """Where to put the large files that are not there yet."""
+        upload = lambda oid: {} if oid in self.blobs else {"actions": {"upload": {"href": f"{self.url}/large/{oid}"}}}  # noqa: E731
+        return [{"oid": file["oid"], "size": file["size"]} | upload(file["oid"]) for file in asked["objects"]]
 
     def commit(self, name, lines):
         for line in lines:
             if line["key"] == "file":
                 self.repositories[name][line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+            elif line["key"] == "lfsFile":
+                self.repositories[name][line["value"]["path"]] = self.blobs[line["value"]["oid"]]
         return {"success": True, "commitUrl": f"{self.url}/{name}/commit/{COMMIT}", "commitOid": COMMIT}
 
     def modelscope(self, path, body):
-        """The same for what ModelScope's client asks, whose large files come before the commit that names them; or None."""
+        """The same for what ModelScope's client asks; or None."""
         if path == "/openapi/v1/users/me":
             return 200, {"success": True, "data": {"preferred_username": "me"}}
         if path == "/api/v1/models":
@@ -193,9 +203,7 @@ class UploadHub(Serving):
             return (200, {}) if path == f"/large/{hashlib.sha256(body).hexdigest()}" else (400, {})
         for name in self.repositories:
             if path == f"/api/v1/repos/models/{name}/info/lfs/objects/batch":
-                oids = [asked["oid"] for asked in json.loads(body)["objects"]]
-                upload = lambda oid: {} if oid in self.blobs else {"upload": {"href": f"{self.url}/large/{oid}"}}  # noqa: E731
-                return 200, {"Code": 200, "Success": True, "Data": {"objects": [{"oid": oid, "actions": upload(oid)} for oid in oids]}}
+                return 200, {"Code": 200, "Success": True, "Data": {"objects": [{"actions": {}} | one for one in self.wanted(json.loads(body))]}}
             if path == f"/api/v1/repos/models/{name}/commit/master":
                 for action in json.loads(body)["actions"]:
                     large = action["type"] == "lfs"
@@ -216,6 +224,8 @@ class UploadHub(Serving):
         for name in self.repositories:
             if path == f"/api/models/{name}/preupload/main":
                 return 200, self.preupload(name, json.loads(body))
+            if path == f"/{name}.git/info/lfs/objects/batch":
+                return 200, {"transfer": "basic", "objects": self.wanted(json.loads(body))}
             if path == f"/api/models/{name}/commit/main":
                 return 200, self.commit(name, [json.loads(line) for line in body.splitlines()])
             if body is None and path in (f"/api/models/{name}", f"/api/models/{name}/revision/main"):
@@ -228,12 +238,20 @@ class UploadHub(Serving):
 
         class Handler(Silent):
             def do_GET(self):
+                fault = hub.fault if hub.faulty in self.path else None
+                if fault in ("stall", "first bytes, then a stall"):
+                    hub.silent_since = hub.silent_since or time.monotonic()
+                if fault == "first bytes, then a stall" and self.command in ("POST", "PUT"):
+                    self.rfile.read(100)
+                    time.sleep(60)
+                    self.close_connection = True
+                    return
                 body = None
                 if self.command in ("POST", "PUT"):
                     length = self.headers["Content-Length"]
-                    body = self.rfile.read(int(length)) if length else self.chunks()
+                    body = self.some(int(length), fault) if length else self.chunks()
                 hub.heard.append((self.path, dict(self.headers), body or b""))
-                fault = hub.fault if hub.faulty in self.path else None
+                fault = None if fault == "slow" else fault
                 status, answer = (200, {}) if fault else hub.answer(urlsplit(self.path).path, body)  # what fails is not kept
                 status, answer = answer_badly(self, fault, status, json.dumps(answer).encode())
                 self.send_response(status)
@@ -246,6 +264,15 @@ class UploadHub(Serving):
                     self.wfile.write(answer)
 
             do_HEAD = do_POST = do_PUT = do_GET
+
+            def some(self, length, fault):
+                if fault != "slow":
+                    return self.rfile.read(length)
+                body = b""
+                while len(body) < length:
+                    body += self.rfile.read(min(300_000, length - len(body)))
+                    time.sleep(0.1)
+                return body
 
             def chunks(self):
                 body = b""

@@ -370,9 +370,9 @@ def test_one_method_may_be_named_without_a_list(given, methods):
     assert check_methods(given) == methods
 
 
-@pytest.mark.parametrize("given", ["q8", ["q8_0", None], ["Q8_0"], [8]])
+@pytest.mark.parametrize("given", ["q8", ["q8_0", None], ["Q8_0"], [8], [], ""])
 def test_a_method_that_is_none_is_named_whole(given):
-    with pytest.raises(ValueError, match="^(q8|None|Q8_0|8) is no quantisation"):
+    with pytest.raises(ValueError, match="^(q8|None|Q8_0|8|Nothing) is no quantisation"):
         check_methods(given)
 
 

@@ -71,6 +71,9 @@ def test_an_input_stands_in_the_prompt(tmp_path):
     ('{"instruction": "cut \\ud83d", "output": "x"}', "line 2: a row needs"),
     ('{"instruction": "Why?", "output": "x", "input": ["a"]}', "line 2: the input must be a text"),
     ('{"instruction": "Why?", "output": "x", "input": "\\ud83d"}', "line 2: the input must be a text"),
+    ('{"instruction": "Why?", "output": "x", "input": 0}', "line 2: the input must be a text"),
+    ('{"instruction": "Why?", "output": "x", "tools": [{"name": "sum"}]}', "line 2: the tools would not be learned"),
+    ('{"instruction": "Why?", "output": "x", "system_prompt": "Be brief."}', "line 2: the system_prompt would not be learned"),
     ('{"instruction": "Why?", "output": "x", "system": "Be brief."}', "line 2: the system would not be learned"),
     ('{"instruction": "Why?", "output": "x", "system": "Be brief.", "history": [["a", "b"]]}', "the system and the history would not"),
 ])

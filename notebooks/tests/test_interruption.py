@@ -23,6 +23,7 @@ from safetensors.numpy import save_file
 if torch.accelerator.is_available():
     pytest.skip("on a GPU no two runs are the same to the byte", allow_module_level=True)
 
+from grpo_kit.machine.packages import says_why
 from grpo_kit.model.whole import put_in_place, save_whole, whole
 from grpo_kit.training.resume import Resumable, only_one, whole_checkpoint
 
@@ -175,6 +176,21 @@ def test_a_checkpoint_with_a_file_cut_short_is_none(tmp_path, file, length):
     path = tmp_path / "checkpoint-20" / file
     os.truncate(path, min(length, path.stat().st_size - 1) if length >= 0 else path.stat().st_size - 1)
     assert whole_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
+
+
+@pytest.mark.parametrize("header", ["", "[]", "null", "1", '{"a": 1}', '{"a": {}}', '{"a": {"data_offsets": []}}', '{"a": {"data_offsets": ["x", "y"]}}'])
+def test_a_checkpoint_whose_weights_are_not_described_is_none(tmp_path, header):
+    for step in (10, 20):
+        whole_files(checkpoint(tmp_path, f"checkpoint-{step}"))
+    (tmp_path / "checkpoint-20/adapter_model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header.encode())
+    assert whole_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file/out cannot be written .Not a directory.: train in another folder.") as raised:
+        Resumable(arguments(tmp_path / "file/out"))
+    assert says_why(raised.value, raised.tb)
 
 
 def test_a_longer_trainings_checkpoint_is_passed_over_and_kept(tmp_path, capsys):

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hub_stand_in import Hub, ModelHub, UploadHub
+from hub_stand_in import Hub, ModelHub
 
 NOTEBOOKS = Path(__file__).resolve().parents[1]
 ROW = {"question": "1 + 1?", "answer": "1 + 1 = 2\n#### 2"}
@@ -83,86 +83,6 @@ def test_the_next_try_completes(reader, source):
     _, read = reader
     found = read(source)
     assert found.get("rows") == [ROW] * 3, found
-
-
-# --- what is sent ------------------------------------------------------------------------------------------------------
-
-PUSHES = """
-import json, sys, time, contextlib
-from pathlib import Path
-from grpo_kit.export import hub
-
-class Model:
-    def push_to_hub_merged(self, repository, tokenizer, save_method, token, private):
-        api = hub.HfApi(token=token)
-        api.create_repo(repository, private=private, exist_ok=True)
-        api.upload_file(path_or_fileobj=b"weights", path_in_repo="model.safetensors", repo_id=repository)
-    def push_to_hub_gguf(self, repository, tokenizer, quantization_method, token, private):
-        self.push_to_hub_merged(repository, tokenizer, "", token, private)
-    def save_pretrained_merged(self, folder, tokenizer, save_method):
-        Path(folder).mkdir()
-        Path(folder, "model.safetensors").write_bytes(b"weights")
-        Path(folder, "config.json").write_text("{}")
-
-hub.complete_tokenizer = lambda tokenizer: contextlib.nullcontext()
-hub.save_gguf = lambda model, tokenizer, folder, methods: Path(folder, "x.Q8_0.gguf").write_bytes(b"quantised")
-for line in sys.stdin:
-    start = time.monotonic()
-    try:
-        hub.publish(Model(), None, "me/mine", ["q8_0"], "hf_planted", line.strip())
-        found = {"said": ""}
-    except Exception as error:
-        found = {"error": type(error).__name__, "said": str(error)}
-    print("\\nCASE " + json.dumps(found | {"seconds": time.monotonic() - start}), flush=True)
-"""
-# The stalls of ModelScope's client in the midst of an upload, shorter than a reader's, whose network may be slow.
-IMPATIENT = {"MODELSCOPE_UPLOAD_BLOB_READ_TIMEOUT_SECONDS": "2", "MODELSCOPE_UPLOAD_BLOB_MAX_ATTEMPTS": "1", "MODELSCOPE_UPLOAD_RECOVERY_ENABLED": "0",
-             "MODELSCOPE_API_TIMEOUT": "2", "MODELSCOPE_API_MAX_RETRIES": "0", "MODELSCOPE_UPLOAD_COMMIT_MAX_ATTEMPTS": "1",
-             "MODELSCOPE_UPLOAD_FAILED_FILE_MAX_RETRY_ROUNDS": "0"}
-TOKENS, NETWORK = "give a token that may write", "check the network and try again"
-REFUSED = [  # (hub, which paths, what happens to them, words)
-    ("huggingface", "", "401", f"(401): {TOKENS}"), ("huggingface", "", "403", f"(403): {TOKENS}"), ("huggingface", "", "500", NETWORK),
-    ("huggingface", "", "stall", NETWORK), ("huggingface", "", "login page", NETWORK),
-    ("modelscope", "", "401", f"(401): {TOKENS}"), ("modelscope", "", "403", f"(403): {TOKENS}"), ("modelscope", "", "500", NETWORK),
-    ("modelscope", "", "stall", NETWORK), ("modelscope", "", "login page", NETWORK), ("modelscope", "/api/v1/models", "403", f"(403): {TOKENS}"),
-    ("modelscope", "/large/", "stall", NETWORK), ("modelscope", "/large/", "500", NETWORK), ("modelscope", "/commit/", "stall", NETWORK),
-    ("modelscope", "objects/batch", "login page", NETWORK),
-]
-
-
-@pytest.mark.table
-@pytest.mark.parametrize("to, path, fault, words", [
-    pytest.param(*case, id=" ".join(filter(None, case[:3])), marks=[] if case[2] == "401" else [pytest.mark.robust]) for case in REFUSED])
-def test_a_push_that_fails_says_so_keeps_the_token_and_the_next_one_arrives(tmp_path, record_property, to, path, fault, words):
-    with UploadHub() as hub:
-        env = os.environ | {"PYTHONPATH": str(NOTEBOOKS), "HF_HOME": str(tmp_path), "NO_PROXY": "127.0.0.1", "HF_ENDPOINT": hub.url,
-                            "HF_HUB_DISABLE_XET": "1", "MODELSCOPE_ENDPOINT": hub.url, "MODELSCOPE_CACHE": str(tmp_path)} | IMPATIENT
-        with subprocess.Popen([sys.executable, "-c", PUSHES], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                              stderr=subprocess.PIPE, text=True) as process:
-            hub.fault, hub.faulty = fault, path
-            process.stdin.write(to + "\n")
-            process.stdin.flush()
-            for line in process.stdout:  # the clients print too
-                if line.startswith("CASE "):
-                    break
-            hub.fault = None
-            rest, noise = process.communicate(to + "\n", timeout=60)
-    first, second = (json.loads(one.removeprefix("CASE ")) for one in (line, rest.splitlines()[-1]))
-    record_property("said", first["said"])
-    assert first["error"] == "ConnectionError" and words in first["said"] and "me/mine" in first["said"] and first["seconds"] < LIMIT
-    assert "\n" not in first["said"] and hub.url in first["said"]
-    assert second["said"] == "" and hub.private == {"me/mine": True, "me/mine-GGUF": True}
-    assert hub.repositories["me/mine"]["model.safetensors"] == b"weights"
-    assert to == "huggingface" or hub.repositories["me/mine-GGUF"] == {"x.Q8_0.gguf": b"quantised"}
-    sent = [headers.get("authorization", headers.get("Authorization")) for _, headers, _ in hub.heard]
-    assert "Bearer hf_planted" in sent and "hf_planted" not in line + rest + noise
-
-
-def test_a_hub_that_is_none_is_named():
-    from grpo_kit.export.hub import publish
-
-    with pytest.raises(ValueError, match="^'github' is no hub that is known here: choose among huggingface, modelscope.$"):
-        publish(None, None, "me/mine", ["q8_0"], "hf_planted", hub="github")
 
 
 # --- a model, through the hubs' own clients ----------------------------------------------------------------------------

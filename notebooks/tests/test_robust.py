@@ -5,7 +5,7 @@ from grpo_kit.workshop.robust import MARKS, files, table
 REPORT = """<testsuites><testsuite><testcase name="test_a_row[no answer]" time="0.25"><properties>
 <property name="said" value="line 2: a problem needs."/><property name="other" value="x"/></properties></testcase>
 <testcase name="test_b" time="3"><failure message="no">trace</failure></testcase><testcase name="test_c" time="0"><skipped/></testcase>
-<testcase name="test_d" time="1"/></testsuite></testsuites>"""
+<testcase time="0"/><testcase name="test_d" time="1"/></testsuite></testsuites>"""
 
 
 def test_a_case_says_its_sentence_or_that_it_failed(tmp_path):

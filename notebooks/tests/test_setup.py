@@ -18,7 +18,7 @@ from grpo_kit.workshop import lock
 
 ROOT = Path(__file__).resolve().parents[2]
 GPU_ONLY = {"torchvision", "triton", "xformers", "vllm-bnb-plugin"}
-TOOLS = "bash sh sed awk cat cksum cp df dirname echo env grep mkdir rm uname".split()
+TOOLS = "bash sh sed awk cat cksum cp df dirname echo env grep mkdir rm timeout uname".split()
 
 # Stands for python3 and, copied by "-m venv", for .venv/bin/python; a call containing $FAIL fails.
 FAKE_PYTHON = """#!/bin/sh
@@ -259,6 +259,14 @@ def test_an_nvidia_smi_that_fails_is_no_gpu_for_setup_and_chapters_alike(machine
     assert packages.nvidia_gpu() is False
     machine.has("nvidia-smi", nvidia_smi(MIG, "580"))
     assert packages.nvidia_gpu() is True
+
+
+def test_an_nvidia_smi_that_hangs_is_no_gpu(machine):
+    machine.has("nvidia-smi", "#!/bin/sh\nexec sleep 60\n")
+    (machine.commands / "sleep").symlink_to(shutil.which("sleep"))
+    machine.has("timeout", f'#!/bin/sh\nshift\nexec {shutil.which("timeout")} 0.2 "$@"\n')
+    status, stdout, _, calls = machine.setup()
+    assert status == 0 and "no NVIDIA GPU is here" in stdout and "-r requirements-cpu.txt" in calls
 
 
 @pytest.mark.parametrize("driver, status, says", [

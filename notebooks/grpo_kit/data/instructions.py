@@ -15,6 +15,7 @@ from .rows import fetch, hub_rows, jsonl_rows, modelscope_file, unreadable, whol
 
 CHINESE = [("㐀", "䶿"), ("一", "鿿"), ("\uf900", "\ufaff"), ("\U00020000", "\U0003ffff")]  # the blocks of Unicode, and the two planes
 INSTRUCTIONS = FOLDER.parent / "instructions.jsonl"
+NOT_LEARNED = ["system", "system_prompt", "history", "tools"]  # keys of other formats, without which a reply means something else
 ELSEWHERE = "GRPO_DATA to a folder with an instructions.jsonl, before Python starts."
 
 
@@ -77,14 +78,14 @@ def split_rows(rows, share=0.1, seed=3407):
 def checked_instruction(row, where):
     """Return `row` if its instruction and its output are texts that are not empty, else ValueError.
 
-    An `input`, as in Alpaca's rows, stands below the instruction. A `system` prompt or a `history` would be lost: ValueError.
+    An `input`, as in Alpaca's rows, stands below the instruction. What of `NOT_LEARNED` a row holds would be lost: ValueError.
     """
     texts = [row.get(key) if isinstance(row, dict) else None for key in ("instruction", "output")]
     if not all(isinstance(text, str) and text.strip() and whole_characters(text) for text in texts):
         raise ValueError(f"{where}: a row needs an instruction and an output, texts that are not empty.")
-    if unread := [key for key in ("system", "history") if row.get(key)]:
+    if unread := [key for key in NOT_LEARNED if row.get(key)]:
         raise ValueError(f"{where}: the {' and the '.join(unread)} would not be learned: put it into the instruction, or take it out.")
-    added = row.get("input") or ""
+    added = "" if row.get("input") is None else row["input"]
     if not isinstance(added, str) or not whole_characters(added):
         raise ValueError(f"{where}: the input must be a text.")
     return {"instruction": f"{texts[0]}\n\n{added}" if added.strip() else texts[0], "output": texts[1]}

@@ -26,10 +26,11 @@ KNOWN_METHODS = "f32 bf16 f16 q8_0 q6_k q5_k_m q5_k_s q5_0 q5_1 q4_k_m q4_k_s q4
 
 
 def check_methods(methods):
-    """The names as a list; ValueError, one sentence, for one that Unsloth and llama.cpp do not know. A single name is one method."""
+    """The names as a list; ValueError, one sentence, for none, or one that Unsloth and llama.cpp do not know. A single name is one method."""
     methods = [methods] if isinstance(methods, str) else list(methods)
-    if unknown := [method for method in methods if method not in KNOWN_METHODS]:
-        raise ValueError(f"{', '.join(map(str, unknown))} is no quantisation that is made here: choose among {', '.join(KNOWN_METHODS)}.")
+    unknown = [method for method in methods if method not in KNOWN_METHODS]
+    if unknown or not methods:
+        raise ValueError(f"{', '.join(map(str, unknown)) or 'Nothing'} is no quantisation that is made here: choose among {', '.join(KNOWN_METHODS)}.")
     return methods
 
 

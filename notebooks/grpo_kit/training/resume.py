@@ -23,10 +23,16 @@ INCIDENTAL = re.compile("(output_dir|run_name|project|debug|ddp_|dataloader_|dis
 
 
 def take_lock(folder):
-    """Takes `folder` for this process until `free_lock`, or until the process ends, in whatever way; RuntimeError if another has it."""
+    """Takes `folder` for this process until `free_lock`, or until the process ends, in whatever way.
+
+    RuntimeError if another process has it, OSError where it cannot be written.
+    """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    file = open(folder / "lock", "w")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(folder / "lock", "w")
+    except OSError as error:
+        raise OSError(f"{folder} cannot be written ({error.strerror}): train in another folder.") from None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         HELD[folder.resolve()] = file
@@ -66,7 +72,7 @@ def checkpoints(folder):
 def ends_early(file):
     """Whether a file of a checkpoint ends too early: torch's are zip archives, whose table of contents comes last.
 
-    ValueError for a safetensors file without its header.
+    An error, whichever, for a safetensors file whose header is none.
     """
     if file.suffix in (".pt", ".pth"):
         return not zipfile.is_zipfile(file)
@@ -85,7 +91,7 @@ def whole_checkpoint(folder):
             json.loads((checkpoint / "trainer_state.json").read_text())  # the trainer writes it last
             if not any(map(ends_early, checkpoint.iterdir())):
                 return str(checkpoint)
-        except (FileNotFoundError, ValueError):
+        except (FileNotFoundError, ValueError, LookupError, TypeError, AttributeError):  # a header may hold anything
             pass
         shutil.rmtree(checkpoint)
     return None
