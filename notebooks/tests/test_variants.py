@@ -153,3 +153,11 @@ def test_methods_that_never_reach_the_bar_stand_to_the_right_with_a_cross():
     dots = {line.get_marker(): line.get_xdata()[0] for line in figure.axes[0].lines if line.get_marker() in ("o", "X")}
     assert dots["o"] == 640 < dots["X"]
     assert {text.get_text() for text in figure.axes[0].texts} == {"GRPO", "GSPO"}
+
+
+def test_a_seed_is_a_small_dot_and_methods_that_end_alike_are_one_point():
+    [axis] = plots.plot_differences({"one": {"GRPO": (1.0, 2.0)}}, "x", seeds={"one": {"GRPO": [0.0, 2.0]}}).axes
+    assert [list(line.get_xdata()) for line in axis.lines if line.get_marker() == "."] == [[0.0, 2.0]]
+    alike = (None, 15.0, 14.0)
+    [axis] = plots.plot_choice({"one": {"GRPO": alike, "GSPO": alike, "DAPO": (600, 64.0, 8.0)}}).axes
+    assert sorted(text.get_text() for text in axis.texts) == ["DAPO", "GRPO, GSPO"] and axis.get_ylim()[0] < 1
