@@ -37,7 +37,7 @@ FOLDER, RESULTS = NOTEBOOKS / "outputs/tools", NOTEBOOKS / "results/tools.json"
 SEEDS, QUESTIONS = 3, 100
 STAGES = ("base", "SFT", "GRPO")
 PARTS = ("calls", "solutions", "ordinary", "SFT", "GRPO")  # rows shown, of three kinds; steps, as multiples of the chapter's settings
-PLANS = [(0, 0, 0, 0, 1), (200, 0, 0, 1, 1), (50, 0, 0, 1, 1), (50, 0, 0, 1, 2), (50, 0, 0, 0.28, 0), (0, 200, 0, 1, 0), (200, 0, 200, 2, 0)]
+PLANS = [(0, 0, 0, 0, 1), (200, 0, 0, 1, 1), (50, 0, 0, 1, 1), (0, 200, 0, 1, 0), (200, 0, 200, 2, 0), (50, 0, 0, 1, 2), (50, 0, 0, 0.28, 0)]
 FIGURES = ["strict", "lenient", "layout", "truncated", "called", "refused"]  # in % of the questions; and "tokens", a mean
 
 
