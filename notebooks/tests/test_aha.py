@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from grpo_kit.machine import choose_profile
 from grpo_kit.workshop import aha, cells
 from grpo_kit.workshop.step_cost import SEED
 
@@ -42,7 +41,7 @@ def names(folder):
     (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     runs = {way: evaluation(["1 + 1 = 2", "5"], [True, False]) for way in ("sampled", "greedy", "greedy, begun")}
     curves = pd.DataFrame({(way, "working"): [0.0, 1 / 3] for way in told} | {(way, "right"): [0.0, 1.0] for way in told}, index=[0, 2])
-    return {"train": lambda method, seed: folder, "measured": lambda folder: (runs, {"bare sums": 0.54321}), "curves": lambda folder: curves,
+    return {"train": lambda method, seed, **changed: folder, "measured": lambda folder: (runs, {"bare sums": 0.54321}), "curves": lambda folder: curves,
             "works_first": lambda texts: [float("=" in text) for text in texts], "MEASURES_SEEN": {"working": "working", "right": "lenient"}}
 
 
@@ -56,13 +55,14 @@ def test_what_is_kept_of_a_training(tmp_path):
     json.dumps(kept)
 
 
-@pytest.mark.parametrize("method, rate", [("slow", 1e-4), ("long", 3e-4)])
-def test_a_varied_training_is_a_full_one_with_its_own_rate_and_steps_asked_as_often_and_leaves_the_cells_as_they_were(tmp_path, method, rate):
-    profile, seen = choose_profile(learning_rate=3e-4, max_steps=32), []
-    cells = names(tmp_path) | {"profile": profile, "EVERY": 2}
-    cells["train"] = lambda method, seed: seen.append((method, seed, cells["profile"].learning_rate, cells["profile"].max_steps, cells["EVERY"])) or tmp_path
+@pytest.mark.parametrize("method, call", [
+    ("full", ("full", {})), ("slow", ("full", {"rate": 1e-4, "steps": 96})), ("long", ("full", {"steps": 96})), ("lora", ("lora", {}))])
+def test_a_varied_training_is_a_full_one_with_its_own_rate_and_steps(tmp_path, method, call):
+    seen = []
+    cells = names(tmp_path)
+    cells["train"] = lambda method, seed, **changed: seen.append((method, seed, changed)) or tmp_path
     assert aha.record(cells, method, SEED)["learning_rate"] == 1e-3
-    assert seen == [("full", SEED, rate, 96, 6)] and cells["profile"] == profile and cells["EVERY"] == 2
+    assert seen == [(call[0], SEED, call[1])]
 
 
 def test_of_the_base_its_answers_and_losses_are_kept(tmp_path):

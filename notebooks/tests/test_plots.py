@@ -371,14 +371,6 @@ def test_rises_are_drawn_where_they_were_found_and_a_curve_without_one_as_dots()
     assert [line for line in none.lines if line.get_marker() == "o"] == [] and none.lines[0].get_ydata().max() == pytest.approx(100 * curve.max())
 
 
-def test_what_being_right_is_made_of_has_a_panel_a_training_and_four_lines():
-    shares = pd.DataFrame({name: [0.0, 0.5, 1.0] for name in plots.moments.FACTOR_LINES}, index=[0, 2, 4])
-    figure = plots.plot_factors({f"full {seed}": shares for seed in range(5)}, columns=3)
-    assert titles(figure)[:5] == [f"full {seed}" for seed in range(5)]
-    assert [len(axis.lines) for axis in figure.axes] == [4] * 5 + [0] and list(figure.axes[0].lines[0].get_ydata()) == [0, 50, 100]
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == list(plots.moments.FACTOR_LINES)
-
-
 def test_greedy_shares_are_drawn_against_sampled_ones_a_colour_a_method():
     shares = pd.DataFrame({"sampled": [0.2, 0.5], "greedy": [0.0, 0.9]})
     [axis] = plots.plot_flip({"full 1": shares, "full 2": shares, "lora 1": shares}).axes

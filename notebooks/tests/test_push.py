@@ -25,9 +25,9 @@ from grpo_kit.export import hub
 class Model:
     def save_pretrained_merged(self, folder, tokenizer, save_method):
         Path(folder).mkdir()
-        Path(folder, "model.safetensors").write_bytes(bytes(30_000_000))  # more than the buffers on the way take in
+        Path(folder, "model.safetensors").write_bytes(bytes(30_000_000))  # more than the buffers on the way take in, and sent first
         for shard in range(12):  # more than are sent at a time
-            Path(folder, f"{shard}.safetensors").write_text(f"{shard}")
+            Path(folder, f"part_{shard}.safetensors").write_text(f"{shard}")
         Path(folder, "config.json").write_text("{}")
 
 hub.complete_tokenizer = lambda tokenizer: contextlib.nullcontext()
@@ -120,7 +120,7 @@ def test_a_push_that_fails_says_so_keeps_the_token_and_the_next_one_arrives(push
     assert said.startswith(f"ConnectionError: {empty.url} did not take me/mine") and words in said
     empty.fault, taken, heard = None, set(empty.blobs), len(empty.heard)
     assert push(to)["status"] == 0 and empty.private == {"me/mine": True, "me/mine-GGUF": True}
-    assert set(empty.repositories["me/mine"]) >= {"model.safetensors", "config.json", *(f"{shard}.safetensors" for shard in range(12))}
+    assert set(empty.repositories["me/mine"]) >= {"model.safetensors", "config.json", *(f"part_{shard}.safetensors" for shard in range(12))}
     assert empty.repositories["me/mine"]["model.safetensors"] == bytes(30_000_000)
     assert empty.repositories["me/mine-GGUF"] == {"x.Q8_0.gguf": b"quantised"}
     sent = {path.removeprefix("/large/") for path, _, _ in empty.heard[heard:] if path.startswith("/large/")}

@@ -51,10 +51,6 @@ class _Silence(Exception):
     """A hub says nothing. None of the errors after which the hubs' clients send a file again."""
 
 
-class _End(BaseException):
-    """The same in the thread that pushes, where the clients go on after any Exception; in their own threads they wait for one."""
-
-
 @contextlib.contextmanager
 def _bounded(client, limit):
     """In the block, a request of `client`, a class, ends in _Silence after `SILENCE` seconds without a byte, and all that follow at once.
@@ -62,24 +58,23 @@ def _bounded(client, limit):
     So does the block, whatever the client makes of it, which may be no error at all.
     `limit(session, request, options)` returns the options of a request with its time-outs, which count from the last byte.
     """
-    send, silent, own = client.send, threading.Event(), threading.get_ident()
+    send, silent = client.send, threading.Event()
 
     def bounded(session, request, **options):
-        ended = _End if threading.get_ident() == own else _Silence
         if silent.is_set():
-            raise ended
+            raise _Silence
         try:
             return send(session, request, **limit(session, request, options))
         except Exception as error:
             if not _timed_out(error):
                 raise
             silent.set()
-            raise ended from None
+            raise _Silence from None
 
     client.send = bounded
     try:
         yield
-    except (Exception, _End):
+    except Exception:
         if not silent.is_set():
             raise
     finally:

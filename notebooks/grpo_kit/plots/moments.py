@@ -1,4 +1,4 @@
-"""The pictures of chapter 11: what a model wrote while it learned, when its curves rose, what being right is made of, and what it cost."""
+"""The pictures of chapter 11: what a model wrote while it learned, when its curves rose, and what it cost."""
 
 import re
 import textwrap
@@ -95,32 +95,6 @@ def plot_rises(panels):
             axes[0][0].text(0.03, 0.95 - 0.09 * place, name, color=color, weight="bold", transform=axes[0][0].transAxes, va="top")
         axes[0][-1].text(0.02, 0.02, "the change points, and where\n95 % of the draws put them", fontsize=9, color=GREY, transform=axes[0][-1].transAxes, va="bottom")
         axes[0][0].set_ylabel("% of the watched questions")
-    plt.close(figure)
-    return figure
-
-
-FACTOR_LINES = {  # colour, style, width; the widest first, under the others
-    "base, reply begun, same questions": (GREY, "-", 5), "working": (GREEN, "-", 2), "right": (ORANGE, "-", 2), "right, if working": (ORANGE, ":", 2.6)}
-
-
-@readable
-def plot_factors(panels, columns=4):
-    """How often a policy works first, is right, and is right where it works, over its moments: a Figure, a panel for each training.
-
-    `panels`: {title: DataFrame of shares in [0, 1], indexed by step, with the columns of FACTOR_LINES}.
-    """
-    with plt.rc_context(STYLE):
-        rows = -(-len(panels) // columns)
-        figure, axes = plt.subplots(rows, columns, figsize=(2.7 * columns, 2.4 * rows + 0.5), sharey=True, squeeze=False)
-        for axis, (title, shares) in zip(axes.flat, panels.items()):
-            for name, (color, style, width) in FACTOR_LINES.items():
-                axis.plot(shares.index, 100 * shares[name], style, color=color, linewidth=width, alpha=0.4 if width > 4 else 1, label=name)
-            axis.set(title=title, ylim=(0, 104), yticks=range(0, 101, 25))
-        for axis in axes.flat[len(panels):]:
-            axis.axis("off")
-        figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=len(FACTOR_LINES), frameon=False)
-        figure.supxlabel("training step", fontsize=11)
-        figure.supylabel("% (sampled)", fontsize=11)
     plt.close(figure)
     return figure
 

@@ -1,4 +1,4 @@
 """What chapters 08 and 09 measure in the same way: the loss on a reply's tokens, greedy replies, a table that grows."""
 
-from .measures import answer_all, completion_loss, encode, mentions, row_losses
+from .measures import answer_all, completion_loss, encode, mentions
 from .progress import LossTable, loss_curves

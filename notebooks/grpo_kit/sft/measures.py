@@ -7,7 +7,6 @@ be a plain one, one with LoRA or one with a prefix; it is asked as it stands, an
 import contextlib
 import re
 
-import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
@@ -41,15 +40,18 @@ def _asking(model):
         model.train(mode)
 
 
-def _reply_sums(model, tokenizer, rows, batch_size):
-    """Two arrays in the rows' order: the sum of the cross-entropy of each reply's tokens, in nats, and how many they are."""
-    encoded = [encode(tokenizer, row) for row in rows]
-    order = sorted(range(len(rows)), key=lambda place: len(encoded[place][0]))  # little padding
-    nats, tokens = np.zeros(len(rows)), np.zeros(len(rows))
+def completion_loss(model, tokenizer, rows, batch_size=16):
+    """Mean cross-entropy of the replies' tokens, in nats per token: a float. The prompts' tokens do not count.
+
+    Every token weighs the same, so that a long reply weighs more than a short one; exp of it is the perplexity.
+    """
+    if not rows:
+        raise ValueError("completion_loss needs at least one row.")
+    encoded = sorted((encode(tokenizer, row) for row in rows), key=lambda one: len(one[0]))  # little padding
+    nats, tokens = 0.0, 0
     with _asking(model):
-        for start in range(0, len(order), batch_size):
-            places = order[start : start + batch_size]
-            batch = [encoded[place] for place in places]
+        for start in range(0, len(encoded), batch_size):
+            batch = encoded[start : start + batch_size]
             longest = len(batch[-1][0])
             padding = [longest - len(ids) for ids, _ in batch]
             pairs = list(zip(batch, padding, strict=True))
@@ -59,26 +61,8 @@ def _reply_sums(model, tokenizer, rows, batch_size):
             logits = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device), use_cache=False).logits
             logits, labels = logits[:, :-1], labels[:, 1:].to(logits.device)
             counted = labels != -100
-            losses = cross_entropy(logits[counted].float(), labels[counted], reduction="none")
-            tokens[places] = counted.sum(dim=1).cpu().numpy()
-            nats[places] = [float(part.sum()) for part in losses.split(counted.sum(dim=1).tolist())]
-    return nats, tokens
-
-
-def completion_loss(model, tokenizer, rows, batch_size=16):
-    """Mean cross-entropy of the replies' tokens, in nats per token: a float. The prompts' tokens do not count.
-
-    Every token weighs the same, so that a long reply weighs more than a short one; exp of it is the perplexity.
-    """
-    if not rows:
-        raise ValueError("completion_loss needs at least one row.")
-    nats, tokens = _reply_sums(model, tokenizer, rows, batch_size)
-    return float(nats.sum() / tokens.sum())
-
-
-def row_losses(model, tokenizer, rows, batch_size=16):
-    """The mean cross-entropy of each reply by itself: an array in the rows' order, nats per token."""
-    nats, tokens = _reply_sums(model, tokenizer, rows, batch_size)
+            nats += float(cross_entropy(logits[counted].float(), labels[counted], reduction="sum"))
+            tokens += int(counted.sum())
     return nats / tokens
 
 

@@ -14,7 +14,6 @@ import datetime
 import importlib.metadata as metadata
 import json
 import os
-from dataclasses import replace
 
 from . import bench, cells
 from .controls import NOTEBOOKS, fingerprint
@@ -24,8 +23,8 @@ from .step_cost import ROOT, SEED
 NOTEBOOK, TAG = NOTEBOOKS / "11_aha_full_finetune.ipynb", "training"
 LINES, RESULTS = NOTEBOOKS / "outputs/11_aha_full_finetune/trainings.jsonl", NOTEBOOKS / "results/aha.json"
 SEEDS = {"none": 1, "full": 5, "slow": 2, "long": 1, "lora": 2}  # trainings, from SEED upwards; "none" is the untrained model
-VARIED = {"slow": {"learning_rate": 1e-4, "max_steps": 96},  # "full" with a third of the rate and three times the steps
-          "long": {"max_steps": 96}}  # and with three times the steps alone
+VARIED = {"slow": {"rate": 1e-4, "steps": 96},  # "full" with a third of the rate and three times the steps
+          "long": {"steps": 96}}  # and with three times the steps alone
 KEPT_REPLIES = 3  # of a trained model, to the first of the watched questions
 
 
@@ -48,19 +47,11 @@ def record(names, method, seed):
     """Trains and asks, where that was not done: what is kept of one training, a dict for JSON; of the base ("none") its answers and losses."""
     from grpo_kit.training.resume import read_log
 
-    if method in VARIED:
-        usual = {name: names[name] for name in ("profile", "EVERY")}
-        varied = replace(names["profile"], **VARIED[method])
-        names.update(profile=varied, EVERY=varied.max_steps * names["EVERY"] // names["profile"].max_steps)  # as many moments
-        try:
-            return record(names, "full", seed)
-        finally:
-            names.update(usual)
     if method == "none":  # the cells have loaded it
         model, tokenizer = names["model"].eval(), names["tokenizer"]
         losses = {name: round(names["nats"](model, tokenizer, pairs), 4) for name, pairs in names["KEPT"].items()}
         return {"after": asked(names, names["ask_all"](model)), "losses": losses}
-    folder = names["train"](method, seed)
+    folder = names["train"]("full" if method in VARIED else method, seed, **VARIED.get(method, {}))
     (runs, losses), curves = names["measured"](folder), names["curves"](folder)
     lines = read_log(folder / "log.jsonl")
     logs, answers = ([line for line in lines if key in line] for key in ("reward", "answers"))
@@ -99,8 +90,7 @@ def main():
         kind = {"model": fingerprint(profile.model), "steps": profile.max_steps, "rate": profile.learning_rate}
         jobs = []
         for method, count in SEEDS.items():
-            varied = replace(profile, **VARIED.get(method, {}))
-            jobs += [{"method": method, "seed": SEED + number} | kind | {"steps": varied.max_steps, "rate": varied.learning_rate} for number in range(count)]
+            jobs += [{"method": method, "seed": SEED + number} | kind | VARIED.get(method, {}) for number in range(count)]
         ask_left(LINES, jobs, lambda job: record(names, job["method"], job["seed"]))
     trainings = [next(line for line in read_log(LINES) if job.items() <= line.items()) for job in jobs]
     write(RESULTS, {"machine": bench.machine(), "date": datetime.date.today().isoformat(), "command": "python -m grpo_kit.workshop.aha",
