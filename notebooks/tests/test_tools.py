@@ -8,6 +8,7 @@ from fractions import Fraction
 import pandas as pd
 import pytest
 import torch
+from datasets import Dataset
 from hypothesis import given, strategies as st
 
 from grpo_kit import FastLanguageModel  # before transformers and trl: it mends what they need on this machine
@@ -15,7 +16,7 @@ from grpo_kit.data.large_sums import large_sums
 from grpo_kit.data.problems import FOLDER
 from grpo_kit.measure import Evaluation
 from grpo_kit.rewards import correctness_reward, format_reward
-from grpo_kit.tools import ENDS, ask_with_calls, calculate, shown_calls, to_dataset, with_calls
+from grpo_kit.tools import ENDS, ask_with_calls, calculate, shown_calls, shown_solutions, to_dataset, with_calls
 from grpo_kit.tools.calculator import DEPTH, DIGITS, LENGTH, value
 from grpo_kit.tools.calls import READING, _end
 from grpo_kit.workshop import tools as workshop
@@ -143,6 +144,18 @@ def test_a_shown_answer_earns_everything():
     assert correctness_reward(texts, list(dataset["answer"])) == [2.0] * 4 and format_reward(texts) == [0.5] * 4
 
 
+def test_a_shown_solution_holds_no_call_and_sits_beside_calls(tokenizer):
+    rows, dataset = shown_solutions(to_dataset(SHOWN)), to_dataset(SHOWN)
+    texts = [row["messages"][-1]["content"] for row in rows]
+    assert correctness_reward(texts, list(dataset["answer"])) == [2.0] * 4 and format_reward(texts) == [0.5] * 4
+    assert SHOWN[0]["expression"] + " = " in texts[0]
+    marked = to_dataset([{"question": "?", "answer": "1 + 1 = <<1+1=2>>2 cakes\n2 * 3 = <<2*3=6>>6 cakes\n#### 6"}])
+    assert shown_solutions(marked)[0]["messages"][-1]["content"].startswith("<reasoning>\n1 + 1 = 2 cakes\n2 * 3 = 6 cakes\n</reasoning>\n<answer>\n6\n")
+    mixed = Dataset.from_list([*shown_calls(SHOWN), *rows])
+    asked = [tokenizer.apply_chat_template(row["messages"][:2], tools=row["tools"], tokenize=False) for row in mixed]
+    assert asked[0] == asked[4] and "Solve steps:" not in tokenizer.apply_chat_template(mixed[4]["messages"][2:], tokenize=False)
+
+
 def test_a_family_with_its_own_format_keeps_it():
     tokenizer = AutoTokenizer.from_pretrained(TINY)
     tokenizer.add_tokens(["<tool_call>", "</tool_call>"])
@@ -257,34 +270,70 @@ def test_asking_with_tools_writes_what_trls_loop_writes(talker, tmp_path):
     assert told["calls"].max() == 3 and (told["failed"] == 0).all()
 
 
+class Counting:
+    """An environment that says how often it was asked, and by whose question."""
+
+    def reset(self, answer, **row):
+        self.answer, self.asked = answer, 0
+
+    def echo(self, text: str) -> str:
+        """Says it again.
+
+        Args:
+            text: What to say.
+        """
+        self.asked += 1
+        return f"{self.asked} {self.answer}"
+
+    def get_reward(self):
+        return 0.0
+
+
+def test_each_question_has_an_environment_of_its_own(talker):
+    model, tokenizer = talker
+    params = SamplingParams(temperature=0.0, max_tokens=160)
+    told = ask_with_calls(model, to_dataset(SHOWN), tokenizer, params, environment_factory=Counting).rows
+    assert (told["calls"] == 3).any() and (told["failed"] == 0).all()
+    for answer, conversation, calls in zip(to_dataset(SHOWN)["answer"], told["conversation"], told["calls"]):
+        assert re.findall(r"<\|im_start\|>tool\n(.*?)<\|im_end\|>", conversation) == [f"{number} {answer}" for number in range(1, calls + 1)]
+
+
 # --- `make tools`, without a training ----------------------------------------------------------------------------------
 
-JOBS = [{"shown": shown, "seed": seed, "model": "ab12", "settings": "cd34"} for seed in (1, 2) for shown in (0, 50)]
+KIND = {"model": "ab12", "settings": "cd34"}
+JOBS = [{"calls": calls, "solutions": 0, "ordinary": 0, "SFT": calls, "GRPO": 16, "seed": seed} | KIND for seed in (1, 2) for calls in (0, 50)]
 
 
 def line(job):
-    stages = ("base", "SFT", "GRPO") if job["shown"] else ("base", "GRPO")
+    stages = ("base", "SFT", "GRPO") if job["calls"] else ("base", "GRPO")
     return {"results": {stage: {name: {"strict": 10.0 * job["seed"] + place} for name in ("large sums", "ordinary")} for place, stage in enumerate(stages)}}
 
 
 def test_a_killed_make_tools_goes_on_where_it_was(tmp_path, capsys):
     file, asked = tmp_path / "runs.jsonl", []
-    file.write_text(f"{json.dumps(JOBS[1] | line(JOBS[1]))}\n{json.dumps(JOBS[0] | {'settings': 'others'} | line(JOBS[0]))}\n" + '{"shown": 0, "se')
-    runs = workshop.collect(file, JOBS, lambda job: asked.append((job["shown"], job["seed"])) or line(job))
-    assert asked == [(0, 1), (0, 2), (50, 2)] and [(run["shown"], run["seed"]) for run in runs] == [(0, 1), (50, 1), (0, 2), (50, 2)]
-    assert workshop.collect(file, JOBS, None) == runs and "50 shown rows, seed 2: done" in capsys.readouterr().out
+    file.write_text(f"{json.dumps(JOBS[1] | line(JOBS[1]))}\n{json.dumps(JOBS[0] | {'settings': 'others'} | line(JOBS[0]))}\n" + '{"calls": 0, "se')
+    runs = workshop.collect(file, JOBS, lambda job: asked.append((job["calls"], job["seed"])) or line(job))
+    assert asked == [(0, 1), (0, 2), (50, 2)] and [(run["calls"], run["seed"]) for run in runs] == [(0, 1), (50, 1), (0, 2), (50, 2)]
+    assert workshop.collect(file, JOBS, None) == runs and "50 calls, 50 SFT, 16 GRPO, seed 2: done" in capsys.readouterr().out
+
+
+def test_no_two_trainings_are_taken_for_each_other():
+    jobs = workshop.jobs_of({"SFT": {"max_steps": 250}, "GRPO": {"max_steps": 16}}, KIND)
+    assert len(jobs) == len(workshop.PLANS) * workshop.SEEDS and not [(a, b) for a in jobs for b in jobs if a is not b and a.items() <= b.items()]
+    assert [(job["SFT"], job["GRPO"]) for job in jobs if job["calls"] == 50 and job["seed"] == 3407] == [(250, 16), (250, 32), (70, 0)]
 
 
 def test_its_table_leaves_out_what_was_not_run():
     lines = workshop.table([job | line(job) for job in JOBS]).splitlines()
-    assert lines[1].split() == ["0", "shown,", "2", "seeds", "15.0", "±", "63.5", "16.0", "±", "63.5"]
-    assert lines[2].split()[4::3] == ["15.0", "16.0", "17.0"]
+    assert lines[1].split() == ["16", "GRPO,", "2", "seeds", "15.0", "±", "63.5", "16.0", "±", "63.5"]
+    assert lines[2].split()[8::3] == ["15.0", "16.0", "17.0"]
 
 
 def test_figures_are_shares_of_all_questions():
     rows = pd.DataFrame({"strict": [True, False], "lenient": [True, True], "layout": [True, False], "truncated": [False, False],
-                         "calls": [2, 0], "failed": [1, 0], "length": [10, 21]})
-    wanted = {"questions": 2, "strict": 50.0, "lenient": 100.0, "layout": 50.0, "truncated": 0.0, "called": 50.0, "refused": 50.0, "tokens": 15.5, "right": "10"}
+                         "calls": [2, 0], "failed": [1, 0], "length": [10, 21], "end": ["right", "no call"]})
+    wanted = {"questions": 2, "strict": 50.0, "lenient": 100.0, "layout": 50.0, "truncated": 0.0, "called": 50.0, "refused": 50.0, "tokens": 15.5, "right": "10",
+              "ends": {"right": 1, "no call": 1}}
     assert workshop.figures(Evaluation(rows)) == wanted
 
 
@@ -295,5 +344,7 @@ def test_the_stored_chapter_is_over_its_bar_and_agrees_with_make_tools():
     outputs = {cell["id"]: json.dumps(cell.get("outputs")) for cell in json.loads(CHAPTER.read_text("utf-8"))["cells"]}
     strict = re.search(r"strict: \+([0-9.]+) points, p <0\.001", outputs["tools-bar"])
     assert strict and float(strict[1]) >= 40  # from base to tool user
-    pairs = re.findall(r"right after SFT: (\d+) in this notebook, \[([0-9.]+)\]", outputs["tools-same"])
-    assert len(pairs) == 2 and all(float(here) == float(there) for here, there in pairs)
+    pairs = re.findall(r"ordinary, seed 3407: (\d+) right in this notebook, \[([0-9.]+)\]", outputs["tools-same"])
+    assert len(pairs) == 1 and all(float(here) == float(there) for here, there in pairs)
+    before, after, plain = map(int, re.findall(r"called twice or more +(\d+)", outputs["tools-37"]))
+    assert after >= before + 20 and plain < before  # practice with the slow calculator taught to ask again, and only where it is slow

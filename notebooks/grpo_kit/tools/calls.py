@@ -1,7 +1,7 @@
 """How a call is written and read, shown calls to learn from, and a conversation with tools, turn by turn."""
 
-import copy
-import json
+import inspect
+import re
 
 import numpy as np
 import pandas as pd
@@ -89,8 +89,26 @@ def shown_calls(rows):
     return Dataset.from_list(found)
 
 
-def ask_with_calls(model, dataset, tokenizer, sampling_params, tools=(), lora_request=None, turns=4):
+def shown_solutions(dataset):
+    """Conversations without a call, as `shown_calls` gives them: the solution's own lines, then the answer, in the layout.
+
+    `dataset`: rows of `make_dataset` or `to_dataset`. The calculator is announced here as well.
+    """
+    from transformers.utils import get_json_schema
+
+    found = []
+    for row in dataset:
+        steps, _, answer = re.sub("<<.*?>>", "", row["solution"]).partition("\n#### ")
+        reply = {"role": "assistant", "content": f"<reasoning>\n{steps}\n</reasoning>\n<answer>\n{answer}\n</answer>"}
+        found.append({"messages": [*row["prompt"], reply], "tools": [get_json_schema(calculate)]})
+    return Dataset.from_list(found)
+
+
+def ask_with_calls(model, dataset, tokenizer, sampling_params, tools=(), lora_request=None, turns=4, environment_factory=None):
     """Asks every question once and lets the model call `tools`, at most `turns` replies each: an `Evaluation`, as `evaluate` gives.
+
+    With `environment_factory`, as in GRPOTrainer, each question gets an object of its own, reset with its row; its public methods
+    are tools as well.
 
     As in GRPO's `max_completion_length`, `sampling_params.max_tokens` counts all replies together, and the tools' words.
     Its rows have also `calls` (how many), `failed` (how many of them the tool refused), `end` (one of `ENDS`) and `conversation` (all that
@@ -98,10 +116,12 @@ def ask_with_calls(model, dataset, tokenizer, sampling_params, tools=(), lora_re
     """
     from trl.chat_template_utils import parse_response
 
-    by_name, template = {tool.__name__: tool for tool in tools}, tokenizer.apply_chat_template
-    prompts = template(list(dataset["prompt"]), tools=list(tools) or None, add_generation_prompt=True, tokenize=True, return_dict=True)["input_ids"]
+    template = tokenizer.apply_chat_template
+    tools = [[*tools, *_methods(environment_factory, row)] for row in dataset]  # a list for each question
+    prompts = template(list(dataset["prompt"]), tools=tools[0] or None, add_generation_prompt=True, tokenize=True, return_dict=True)["input_ids"]
     params = own_seeds(sampling_params, len(prompts))
-    told = [{"ids": list(ids), "length": 0, "calls": 0, "failed": 0, "results": []} for ids in prompts]
+    told = [{"ids": list(ids), "length": 0, "calls": 0, "failed": 0, "results": [], "tools": {tool.__name__: tool for tool in given}}
+            for ids, given in zip(prompts, tools)]
     open_ones = list(range(len(prompts)))
     for turn in range(turns):
         asked = [{"prompt_token_ids": told[one]["ids"]} for one in open_ones]
@@ -114,8 +134,8 @@ def ask_with_calls(model, dataset, tokenizer, sampling_params, tools=(), lora_re
             talk.update(text=reply["content"], cut=output.finish_reason == "length", length=talk["length"] + len(ids))
             talk["ids"] += ids
             calls = [] if talk["cut"] else reply.get("tool_calls") or []
-            if calls and tools and turn + 1 < turns:
-                talk["ids"] += _answered(tokenizer, [_run(by_name, call["function"], talk) for call in calls])
+            if calls and talk["tools"] and turn + 1 < turns:
+                talk["ids"] += _answered(tokenizer, [_run(call["function"], talk) for call in calls])
                 params[one].max_tokens = sampling_params.max_tokens - len(talk["ids"]) + len(prompts[one])
                 talk["cut"] = params[one].max_tokens <= 0
                 calling += [] if talk["cut"] else [one]
@@ -142,11 +162,21 @@ def _end(talk, right, gold):
     return ENDS[2] if talk["results"] else ENDS[3] if talk["calls"] else ENDS[4]
 
 
-def _run(by_name, function, talk):
+def _methods(environment_factory, row):
+    """The public methods of a new environment for this row, but those that TRL calls itself; none without a factory."""
+    if environment_factory is None:
+        return []
+    environment = environment_factory()
+    environment.reset(**row)
+    named = inspect.getmembers(type(environment), predicate=inspect.isfunction)  # on the class: nothing is evaluated
+    return [getattr(environment, name) for name, _ in named if not name.startswith("_") and name not in ("reset", "get_reward")]
+
+
+def _run(function, talk):
     """The message with a tool's answer, or with what was wrong, as TRL writes it."""
     talk["calls"] += 1
     try:
-        result = by_name[function["name"]](**function["arguments"])
+        result = talk["tools"][function["name"]](**function["arguments"])
         talk["results"].append(str(result))
     except Exception as error:  # whatever a model may pass: it is told, as in TRL
         talk["failed"] += 1
