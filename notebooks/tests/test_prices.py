@@ -119,6 +119,8 @@ def test_the_stored_result_is_whole_and_comes_from_these_cells():
     assert {len(curve) for one in stored["runs"] for curve in one["curves"].values()} == {25}
     assert {"machine", "date", "command", "versions", "model", "questions", "untrained"} <= stored.keys()
     assert all({"full_pattern", "lenient_accuracy", "reward"} <= one["curves"].keys() for one in stored["runs"])
+    counted = [one for one in stored["runs"] if one["price"] == "layout-first"]
+    assert all(one[name].keys() == {"sampled", "greedy"} for one in counted for name in ("paid", "second reasoning"))
 
 
 def test_the_stand_in_for_the_kernel_gives_log_probabilities_and_their_gradients():

@@ -33,9 +33,9 @@ def play(ends=lambda job: 0.5, stop=None):
 
 def test_all_methods_and_regimes_get_all_seeds():
     lines = play()
-    count = {stage: sum(one["stage"] == stage for one in lines) for stage in ("base", "difficulty", "rate", "main", "control", "data")}
+    count = {stage: sum(one["stage"] == stage for one in lines) for stage in ("base", "difficulty", "rate", "main", "control", "data", "check")}
     assert len(METHODS) == 9
-    assert count == {"base": 1, "difficulty": 1, "rate": 9 * 2 * 3, "main": 9 * 2 * 10, "control": 2 * 5, "data": 4 * 5}
+    assert count == {"base": 1, "difficulty": 1, "rate": 9 * 2 * 3, "main": 9 * 2 * 10, "control": 2 * 5, "data": 4 * 5, "check": 5 + 10}
     main = {(one["method"], one["updates"], one["seed"]) for one in lines if one["stage"] == "main"}
     assert len(main) == 180 and not set(variants.SEEDS) & set(variants.RATE_SEEDS)
 
@@ -45,7 +45,7 @@ def test_a_part_is_useful_already():
     stages = [(one["stage"], one["updates"], one["seed"] if one["stage"] == "main" else 0) for one in play()]
     order = list(dict.fromkeys(stages))
     assert order[:6] == [("base", 1, 0), ("difficulty", 1, 0), ("rate", 1, 0), ("main", 1, 1), ("control", 1, 0), ("main", 1, 2)]
-    assert order[13:16] == [("main", 1, 10), ("data", 1, 0), ("rate", 4, 0)] and order[-1] == ("main", 4, 10)
+    assert order[13:17] == [("main", 1, 10), ("data", 1, 0), ("check", 1, 0), ("rate", 4, 0)] and order[-1] == ("main", 4, 10)
     four = [one["method"] for one in play() if one["updates"] == 4]
     assert set(four[:26]) == {"GRPO", "GSPO"} and not {"GRPO", "GSPO"} & set(four[26:])
 
@@ -153,3 +153,11 @@ def test_methods_that_never_reach_the_bar_stand_to_the_right_with_a_cross():
     dots = {line.get_marker(): line.get_xdata()[0] for line in figure.axes[0].lines if line.get_marker() in ("o", "X")}
     assert dots["o"] == 640 < dots["X"]
     assert {text.get_text() for text in figure.axes[0].texts} == {"GRPO", "GSPO"}
+
+
+def test_a_seed_is_a_small_dot_and_methods_that_end_alike_are_one_point():
+    [axis] = plots.plot_differences({"one": {"GRPO": (1.0, 2.0)}}, "x", seeds={"one": {"GRPO": [0.0, 2.0]}}).axes
+    assert [list(line.get_xdata()) for line in axis.lines if line.get_marker() == "."] == [[0.0, 2.0]]
+    alike = (None, 15.0, 14.0)
+    [axis] = plots.plot_choice({"one": {"GRPO": alike, "GSPO": alike, "DAPO": (600, 64.0, 8.0)}}).axes
+    assert sorted(text.get_text() for text in axis.texts) == ["DAPO", "GRPO, GSPO"] and axis.get_ylim()[0] < 1

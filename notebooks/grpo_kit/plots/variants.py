@@ -34,11 +34,11 @@ def plot_learning(panels, samples, ylabel, smooth=3):
 
 
 @readable
-def plot_differences(panels, reference, clear=(), margin=0):
+def plot_differences(panels, reference, clear=(), margin=0, seeds=None):
     """Each method's distance from `reference` with its interval, a panel for each regime; those of `clear` in blue: a Figure.
 
     `panels`: {title: {method: (mean, half the width of the interval or None)}} in points; `clear`: {(title, method)}; a grey band
-    reaches `margin` points to both sides of zero.
+    reaches `margin` points to both sides of zero; `seeds`: {title: {method: the difference of each seed}}, drawn as small dots.
     """
     panels = panels or NONE
     methods = list(dict.fromkeys(method for found in panels.values() for method in found))
@@ -51,6 +51,8 @@ def plot_differences(panels, reference, clear=(), margin=0):
                 if method in found:
                     mean, half = found[method]
                     color = BLUE if (title, method) in clear else GREY
+                    each = (seeds or {}).get(title, {}).get(method, [])
+                    axis.plot(each, [place] * len(each), ".", color=ORANGE, alpha=0.6, zorder=1)
                     axis.errorbar(mean, place, xerr=half or 0, fmt="o", color=color, elinewidth=2)
             axis.set(title=title, xlabel=f"points more than {reference}", ylim=(max(len(methods), 1) - 0.5, -0.5))
             axis.set_yticks(range(len(methods)), methods)
@@ -62,22 +64,26 @@ def plot_choice(panels):
     """Where each method ends against what it needs: up and to the left is better; a panel for each regime: a Figure.
 
     `panels`: {title: {method: (completions, share in %, half its interval or None)}}; completions None where the bar was not reached.
+    Methods with the same three are one point.
     """
     panels = panels or NONE
     with plt.rc_context(STYLE):
         figure, axes = _panels(len(panels), 4.2, width=5.2)
         reached = [completions for found in panels.values() for completions, _, _ in found.values() if completions]
         near, never = 0.9 * min(reached, default=1), 1.1 * max(reached, default=1)
-        shares = [share for found in panels.values() for _, share, _ in found.values()]
-        low, high = min(shares, default=0) - 6, max(shares, default=100) + 6
+        shares = [share + sign * (half or 0) for found in panels.values() for _, share, half in found.values() for sign in (-1, 1)]
+        low, high = min(shares, default=0) - 3, max(shares, default=100) + 3
         for axis, (title, found) in zip(axes, panels.items()):
-            points = sorted(zip(found.items(), COLOURS), key=lambda pair: pair[0][1][1])
+            same = {}
+            for method, point in found.items():
+                same.setdefault(point, []).append(method)
+            points = sorted(zip(same.items(), COLOURS), key=lambda pair: pair[0][0][1])
             gap, last = (high - low) / 16, -np.inf
-            for (method, (completions, share, half)), color in points:
+            for ((completions, share, half), methods), color in points:
                 last = max(share, last + gap)  # names stand apart where the points do not
                 place, marker = (completions, "o") if completions else (never, "X")
                 axis.errorbar(place, share, yerr=half or 0, fmt=marker, color=color, elinewidth=1.5)
-                axis.annotate(method, (place, share), xytext=(never + 0.12 * (never - near), last), color=color, fontsize=9, va="center",
+                axis.annotate(", ".join(methods), (place, share), xytext=(never + 0.12 * (never - near), last), color=color, fontsize=9, va="center",
                               arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.5})
             axis.set(title=title, xlabel="completions until the bar (median; X: not reached)", ylim=(low, high + 2 * gap))
             axis.set_xlim(near - 0.08 * (never - near), never + 0.75 * (never - near))

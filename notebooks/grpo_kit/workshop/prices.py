@@ -1,9 +1,9 @@
-"""What do the prices of rewards teach? Chapter 10's training from eight seeds for each of its two price lists. `make prices`
+"""What do the prices of rewards teach? Chapter 10's training from eight seeds for each of its two extreme price lists. `make prices`
 
 Nothing is written twice: the notebook's cells tagged "prices" are run here as they stand, up to `train` and `measure`. A
 finished training is a file of notebooks/outputs/prices/, written whole, and not run again while those cells and the model
 stay the same. Killed, it goes on when it is called again; called twice at once, each takes what the other has not begun.
-When the last training is there, notebooks/results/prices.json is written whole.
+When the last training is there, notebooks/results/prices.json is written whole; with fewer seeds outputs/prices/prices.json.
 """
 
 import argparse
@@ -99,7 +99,7 @@ def table(runs):
 def main():
     parser = argparse.ArgumentParser(prog="python -m grpo_kit.workshop.prices", description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=SEEDS, help=f"how many for each price list, from {SEED} upwards (default {SEEDS}); "
-                        "with fewer nothing is written to results")
+                        "with fewer the result is outputs/prices/prices.json")
     options = parser.parse_args()
     os.chdir(NOTEBOOKS)  # the profile names its folders from there
     names = cells.run(CHAPTER, TAG)
@@ -110,16 +110,15 @@ def main():
     if None in runs:
         return print(f"{runs.count(None)} trainings are left, in other processes or none: the same command goes on.")
     print(f"\n{table(runs)}")
-    if options.seeds != SEEDS:
-        return None
+    results = RESULTS if options.seeds == SEEDS else FOLDER / RESULTS.name
     names["put_back"](names["model"], names["untrained"])
     machine = names["torch"].cuda.get_device_name() if names["torch"].cuda.is_available() else bench.machine()
-    write(RESULTS, {"machine": machine, "threads": names["torch"].get_num_threads(), "date": datetime.date.today().isoformat(),
+    write(results, {"machine": machine, "threads": names["torch"].get_num_threads(), "date": datetime.date.today().isoformat(),
                     "command": "python -m grpo_kit.workshop.prices", "versions": {name: metadata.version(name) for name in PACKAGES},
                     "profile": names["profile"].name, "seeds": sorted({seed for _, seed in jobs}), **kind, "prices": names["PRICES"],
                     "questions": len(names["test"]), "untrained": names["shares"](names["measure"]()),
                     "runs": [{name: run[name] for name in run if name not in kind} for run in runs]})
-    print(f"\nsaved as {RESULTS.relative_to(ROOT)}")
+    print(f"\nsaved as {results.relative_to(ROOT)}")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ Each training is short and belongs to one of these stages:
 - main: each method at that rate, ten seeds, with one update on a generation and with four.
 - control: one method again, paid by a coin (random), or for the layout alone (layout).
 - data: the same method on questions chosen or ordered by how often the untrained model got them right (difficulty: one line).
+- check: what the first results asked for, and nobody planned: two methods at the rate that their one seed of "rate" put second.
 
 A seed sets the adapter's first weights, the order of the questions and the sampled tokens. Adapters of all stages but "rate" are
 asked 200 questions of each test set, sampled at temperature 1, from the same seeds for all, and greedily.
@@ -37,6 +38,7 @@ SEEDS, FEW_SEEDS, RATE_SEEDS = range(1, 11), range(1, 6), [101]  # of main; of c
 PLAIN = "no deviation"  # the method of the controls and of the questions chosen by difficulty: the quickstart's
 CONTROLS, DATA = ["random", "layout"], ["any", "neither all nor none", "easy first", "hard first"]
 CLOSEST = ["GRPO", "GSPO"]  # with four updates these two come first: a prediction of the chapter is about them
+CHECKS = [("GRPO", 6e-3, FEW_SEEDS), (PLAIN, 3e-3, SEEDS)]  # is GRPO's rate to blame? and no deviation at the rate of its neighbours
 NAMES = ["stage", "method", "updates", "rate", "seed", "reward", "data"]
 
 
@@ -72,6 +74,7 @@ def jobs(lines, kind):
         planned += at_best("main", seed, METHODS)
         planned += [one for reward in CONTROLS for one in at_best("control", seed, reward=reward) if seed in FEW_SEEDS]
     planned += [one for seed in FEW_SEEDS for data in DATA if measured for one in at_best("data", seed, data=data)]
+    planned += [job("check", method, 1, rate, seed) for method, rate, seeds in CHECKS for seed in seeds if rates]
     for methods in (CLOSEST, [method for method in METHODS if method not in CLOSEST]):
         planned += tried(4, methods) + [one for seed in SEEDS for one in at_best("main", seed, methods, 4)]
     return planned
