@@ -1,0 +1,142 @@
+"""Other seeds, rows and starts of a prefix, and GRPO on one: the trainings that chapter 09 compares. `python -m grpo_kit.workshop.prefixes`
+
+Nothing is written twice: the notebook's cells tagged "prefixes" are run here as they stand, and then their `train_adapter`
+and `train_by_grpo`. A finished training is a line of notebooks/outputs/09_prefixes/trainings.jsonl, and not run again while
+those cells and the model stay the same; killed, the command goes on when it is called again. At the end it writes them into
+notebooks/results/prefix_seeds.json, whole, beside what an earlier edition of the chapter stored there.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import shutil
+import time
+
+from . import bench, cells
+from .controls import NOTEBOOKS, fingerprint
+from .gpu_check import write
+from .prices import code_hash
+from .step_cost import ROOT, SEED
+
+CHAPTER, TAG = NOTEBOOKS / "09_sft_prefix.ipynb", "prefixes"
+FOLDER, RESULTS = NOTEBOOKS / "outputs/09_prefixes", NOTEBOOKS / "results/prefix_seeds.json"
+KIND, SEEDS = "plain prefix", 3
+PARTS = [20, 5, 2]  # GRPO's rates that are tried: the supervised rate divided by these
+TRIAL, TRIAL_SEED = 10, SEED + 10  # their steps; a seed, and so problems, of their own
+TEXT_RATES = [0.01, 0.03, 0.1]  # tried for the prefix that starts from a text
+
+
+def jobs_of(steps, grpo_steps):
+    """The trainings in their order, dicts without the rates that are chosen on the way."""
+    supervised = [{"training": "supervised", "start": "random", "rows": 300, "seed": SEED + number, "steps": steps} for number in range(SEEDS)]
+    fresh = [{"training": "supervised", "start": "random", "rows": 8 * steps, "seed": SEED, "steps": steps}]
+    text = [{"training": "supervised", "start": "text", "rows": 300, "seed": SEED, "steps": steps}]
+    tried = [{"training": "rate, text", "rate": rate, "seed": SEED} for rate in TEXT_RATES]
+    tried_grpo = [{"training": "rate, GRPO", "part": part, "seed": TRIAL_SEED, "steps": TRIAL} for part in PARTS]
+    grpo = [{"training": "GRPO", "seed": SEED + number, "steps": grpo_steps} for number in range(SEEDS)]
+    return supervised[:1] + tried_grpo + grpo + fresh + tried + text + supervised[1:]
+
+
+def best(lines, training, key, figure):
+    """The value of `key` of the finished trial with the best `figure`: RuntimeError where none is finished."""
+    found = [line for line in lines if line["training"] == training]
+    if not found:
+        raise RuntimeError(f"No trial {training!r} is finished: run the whole list.")
+    return max(found, key=figure)[key]
+
+
+def score(names, model, seeds):
+    """{"greedy": [in the layout, right], "sampled": the same for each seed, "right": who was right greedily, a digit a problem}."""
+    greedy = names["asked"](model, names["test_dataset"])
+    drawn = [names["evaluate_with_generate"](model, names["test_dataset"], names["tokenizer"], names["profile"].max_completion_length,
+                                             1.0, seed, batch_size=200).rows for seed in seeds]
+    pairs = [[int(rows["layout"].sum()), int(rows["lenient"].sum())] for rows in (greedy, *drawn)]
+    return {"greedy": pairs[0], "sampled": pairs[1:], "right": "".join("01"[bool(one)] for one in greedy["lenient"])}
+
+
+def supervised(names, job, rate, steps, ask=True):
+    """One supervised training: its losses by step and what its best checkpoint says. The first is kept for GRPO."""
+    rows = names["jobs"]["layout"]
+    start, few = None, rows[0]
+    if job.get("start") == "text":  # of a prompt, the first tokens, as many as the prefix has
+        prompt = names["tokenizer"].apply_chat_template(names["dataset"][0]["prompt"], add_generation_prompt=True, return_dict=True)["input_ids"]
+        start = names["prefix_of_text"](names["load_base"](), names["tokenizer"].decode(prompt[: names["VIRTUAL"]]))
+        if len(start) != names["VIRTUAL"]:
+            raise RuntimeError("The text's tokens, written out and read again, are others: choose another text.")
+    if job.get("rows", 300) > len(few):
+        more = names["dataset"].select(range(340, 340 + job["rows"] - len(few)))
+        rows[0] = names["Dataset"].from_list([*few, *map(names["shown_solution"], more)])
+    every = names["SETTINGS"]["every"] if ask else steps
+    try:
+        state = names["train_adapter"]("layout", KIND, rate, steps, every, (), job["seed"], "linear" if ask else "constant_with_warmup", start).state
+    finally:
+        rows[0] = few
+    found = {"rate": rate, "validation": {int(step): round(loss, 4) for step, loss in names["loss_curves"](state.log_history)[1].items()}}
+    if not ask:
+        return found
+    first = job["start"] == "random" and job["rows"] == 300 and job["seed"] == SEED
+    if first:
+        shutil.copytree(state.best_model_checkpoint, FOLDER / "start", dirs_exist_ok=True)
+    return found | score(names, names["load_adapter"](state.best_model_checkpoint), range(SEED, SEED + SEEDS) if first else [])
+
+
+def by_grpo(names, job, rate):
+    """One training by GRPO from the first supervised prefix: its rewards by step and, of a whole one, what the prefix says."""
+    from safetensors.torch import load_file
+
+    start = load_file(FOLDER / "start/adapter_model.safetensors")["prompt_embeddings"]
+    policy = names["plain_prefix"](names["load_base"](), start).eval()
+    seen = names["train_by_grpo"](policy, job["seed"], rate, job["steps"])
+    found = {"rate": rate, "seen": {name: seen[name].round(3).tolist() for name in seen}}
+    return found if job["training"] != "GRPO" else found | score(names, policy, [job["seed"]])
+
+
+def run(names, job, lines):
+    """What is kept of one training, a dict for JSON; `lines`: those that are finished."""
+    began = time.process_time()
+    if job["training"] == "supervised":
+        rate = names["rates"]["layout", KIND]
+        if job["start"] == "text":
+            rate = best(lines, "rate, text", "rate", lambda line: -list(line["validation"].values())[-1])
+        found = supervised(names, job, rate, job["steps"])
+    elif job["training"] == "rate, text":
+        found = supervised(names, job | {"start": "text"}, job["rate"], names["SETTINGS"]["trial"], ask=False)
+    else:
+        part = job.get("part") or best(lines, "rate, GRPO", "part", lambda line: sum(line["seen"]["reward"][-5:]))
+        found = by_grpo(names, job, names["rates"]["layout", KIND] / part)
+    return found | {"date": datetime.date.today().isoformat(), "cpu seconds": round(time.process_time() - began)}
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="python -m grpo_kit.workshop.prefixes", description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, help="other than the chapter's, of every training: a trial, which leaves results/ as it is")
+    options = parser.parse_args()
+    from grpo_kit import FastLanguageModel  # noqa: F401  before trl and transformers
+
+    from grpo_kit.training.resume import only_one, read_log
+    from .laptop import ask_left
+
+    os.chdir(NOTEBOOKS)  # the profile names its folders from there
+    names = cells.run(CHAPTER, TAG)
+    names["FOLDER"] = FOLDER  # for the checkpoints
+    settings, file = names["SETTINGS"], FOLDER / ("trial.jsonl" if options.steps else "trainings.jsonl")
+    kind = {"code": code_hash(source for _, source in cells.tagged(CHAPTER, TAG)), "model": fingerprint(names["profile"].model)}
+    jobs = jobs_of(options.steps or settings["steps"]["layout"], options.steps or settings["grpo"][0])
+    if options.steps:
+        jobs = [job | {"steps": options.steps} for job in jobs]
+    with only_one(FOLDER):
+        ask_left(file, [kind | job for job in jobs], lambda job: run(names, job, [line for line in read_log(file) if kind.items() <= line.items()]))
+    if options.steps:
+        return print(f"a trial: {file.relative_to(ROOT)}")
+    done = [next(line for line in read_log(file) if (kind | job).items() <= line.items()) for job in jobs]
+    stored = json.loads(RESULTS.read_text("utf-8"))
+    stored["profiles"][names["profile"].name]["trainings"] = {
+        "command": "python -m grpo_kit.workshop.prefixes", "machine": bench.machine(), **kind,
+        "lines": [{name: line[name] for name in line if name not in kind} for line in done]}
+    write(RESULTS, stored)
+    print(f"{len(done)} trainings saved in {RESULTS.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()
