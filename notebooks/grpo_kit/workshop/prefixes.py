@@ -27,12 +27,12 @@ TRIAL, TRIAL_SEED = 10, SEED + 10  # their steps; a seed, and so problems, of th
 TEXT_RATES = [0.01, 0.03, 0.1]  # tried for the prefix that starts from a text
 
 
-def jobs_of(steps, grpo_steps):
+def jobs_of(steps, trial, grpo_steps):
     """The trainings in their order, dicts without the rates that are chosen on the way."""
     supervised = [{"training": "supervised", "start": "random", "rows": 300, "seed": SEED + number, "steps": steps} for number in range(SEEDS)]
     fresh = [{"training": "supervised", "start": "random", "rows": 8 * steps, "seed": SEED, "steps": steps}]
     text = [{"training": "supervised", "start": "text", "rows": 300, "seed": SEED, "steps": steps}]
-    tried = [{"training": "rate, text", "rate": rate, "seed": SEED} for rate in TEXT_RATES]
+    tried = [{"training": "rate, text", "rate": rate, "seed": SEED, "steps": trial} for rate in TEXT_RATES]
     tried_grpo = [{"training": "rate, GRPO", "part": part, "seed": TRIAL_SEED, "steps": TRIAL} for part in PARTS]
     grpo = [{"training": "GRPO", "seed": SEED + number, "steps": grpo_steps} for number in range(SEEDS)]
     return supervised[:1] + tried_grpo + grpo + fresh + tried + text + supervised[1:]
@@ -55,7 +55,7 @@ def score(names, model, seeds):
     return {"greedy": pairs[0], "sampled": pairs[1:], "right": "".join("01"[bool(one)] for one in greedy["lenient"])}
 
 
-def supervised(names, job, rate, steps, ask=True):
+def supervised(names, job, rate, ask=True):
     """One supervised training: its losses by step and what its best checkpoint says. The first is kept for GRPO."""
     rows = names["jobs"]["layout"]
     start, few = None, rows[0]
@@ -67,7 +67,8 @@ def supervised(names, job, rate, steps, ask=True):
     if job.get("rows", 300) > len(few):
         more = names["dataset"].select(range(340, 340 + job["rows"] - len(few)))
         rows[0] = names["Dataset"].from_list([*few, *map(names["shown_solution"], more)])
-    every = names["SETTINGS"]["every"] if ask else steps
+    steps = job["steps"]
+    every = min(names["SETTINGS"]["every"], steps) if ask else steps
     try:
         state = names["train_adapter"]("layout", KIND, rate, steps, every, (), job["seed"], "linear" if ask else "constant_with_warmup", start).state
     finally:
@@ -99,9 +100,9 @@ def run(names, job, lines):
         rate = names["rates"]["layout", KIND]
         if job["start"] == "text":
             rate = best(lines, "rate, text", "rate", lambda line: -list(line["validation"].values())[-1])
-        found = supervised(names, job, rate, job["steps"])
+        found = supervised(names, job, rate)
     elif job["training"] == "rate, text":
-        found = supervised(names, job | {"start": "text"}, job["rate"], names["SETTINGS"]["trial"], ask=False)
+        found = supervised(names, job | {"start": "text"}, job["rate"], ask=False)
     else:
         part = job.get("part") or best(lines, "rate, GRPO", "part", lambda line: sum(line["seen"]["reward"][-5:]))
         found = by_grpo(names, job, names["rates"]["layout", KIND] / part)
@@ -110,7 +111,7 @@ def run(names, job, lines):
 
 def main():
     parser = argparse.ArgumentParser(prog="python -m grpo_kit.workshop.prefixes", description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, help="other than the chapter's, of every training: a trial, which leaves results/ as it is")
+    parser.add_argument("--steps", type=int, help="other than the chapter's, of every training, and few questions: a trial, which leaves results/ as it is")
     options = parser.parse_args()
     from grpo_kit import FastLanguageModel  # noqa: F401  before trl and transformers
 
@@ -122,9 +123,9 @@ def main():
     names["FOLDER"] = FOLDER  # for the checkpoints
     settings, file = names["SETTINGS"], FOLDER / ("trial.jsonl" if options.steps else "trainings.jsonl")
     kind = {"code": code_hash(source for _, source in cells.tagged(CHAPTER, TAG)), "model": fingerprint(names["profile"].model)}
-    jobs = jobs_of(options.steps or settings["steps"]["layout"], options.steps or settings["grpo"][0])
+    jobs = jobs_of(settings["steps"]["layout"], settings["trial"], settings["grpo"][0])
     if options.steps:
-        jobs = [job | {"steps": options.steps} for job in jobs]
+        jobs, names["test_dataset"] = [job | {"steps": options.steps} for job in jobs], names["test_dataset"].select(range(8))
     with only_one(FOLDER):
         ask_left(file, [kind | job for job in jobs], lambda job: run(names, job, [line for line in read_log(file) if kind.items() <= line.items()]))
     if options.steps:
