@@ -78,7 +78,7 @@ def supervised(names, job, rate, ask=True):
         return found
     first = job["start"] == "random" and job["rows"] == 300 and job["seed"] == SEED
     if first:
-        shutil.copytree(state.best_model_checkpoint, FOLDER / "start", dirs_exist_ok=True)
+        shutil.copytree(state.best_model_checkpoint, names["FOLDER"] / "start", dirs_exist_ok=True)
     return found | score(names, names["load_adapter"](state.best_model_checkpoint), range(SEED, SEED + SEEDS) if first else [])
 
 
@@ -86,7 +86,7 @@ def by_grpo(names, job, rate):
     """One training by GRPO from the first supervised prefix: its rewards by step and, of a whole one, what the prefix says."""
     from safetensors.torch import load_file
 
-    start = load_file(FOLDER / "start/adapter_model.safetensors")["prompt_embeddings"]
+    start = load_file(names["FOLDER"] / "start/adapter_model.safetensors")["prompt_embeddings"]
     policy = names["plain_prefix"](names["load_base"](), start).eval()
     seen = names["train_by_grpo"](policy, job["seed"], rate, job["steps"])
     found = {"rate": rate, "seen": {name: seen[name].round(3).tolist() for name in seen}}
@@ -120,13 +120,13 @@ def main():
 
     os.chdir(NOTEBOOKS)  # the profile names its folders from there
     names = cells.run(CHAPTER, TAG)
-    names["FOLDER"] = FOLDER  # for the checkpoints
-    settings, file = names["SETTINGS"], FOLDER / ("trial.jsonl" if options.steps else "trainings.jsonl")
+    settings, folder = names["SETTINGS"], FOLDER / "trial" if options.steps else FOLDER
+    names["FOLDER"], file = folder, folder / "trainings.jsonl"  # the checkpoints lie beside the lines
     kind = {"code": code_hash(source for _, source in cells.tagged(CHAPTER, TAG)), "model": fingerprint(names["profile"].model)}
     jobs = jobs_of(settings["steps"]["layout"], settings["trial"], settings["grpo"][0])
     if options.steps:
         jobs, names["test_dataset"] = [job | {"steps": options.steps} for job in jobs], names["test_dataset"].select(range(8))
-    with only_one(FOLDER):
+    with only_one(folder):
         ask_left(file, [kind | job for job in jobs], lambda job: run(names, job, [line for line in read_log(file) if kind.items() <= line.items()]))
     if options.steps:
         return print(f"a trial: {file.relative_to(ROOT)}")
