@@ -4,6 +4,11 @@ Nothing is written twice: the notebook's cells tagged "prefixes" are run here as
 and `train_by_grpo`. A finished training is a line of notebooks/outputs/09_prefixes/trainings.jsonl, and not run again while
 those cells and the model stay the same; killed, the command goes on when it is called again. At the end it writes them into
 notebooks/results/prefix_seeds.json, whole, beside what an earlier edition of the chapter stored there.
+
+Expected before they ran, of 200 test problems: (1) a fresh row at each step instead of 300 repeated ones brings the prefix from
+about 183 right to at least 188; (2) the start from a text has a lower loss at step 0 than the random one, 0.131, and ends less than
+5 problems from it; (3) GRPO raises the mean reward, last five steps against first five, from all three seeds, and the problems
+solved by sampled replies by at least 10 on average over the seeds; (4) the three supervised seeds lie within 8 problems.
 """
 
 import argparse
