@@ -93,7 +93,7 @@ def by_grpo(names, job, rate):
 
     start = load_file(names["FOLDER"] / "start/adapter_model.safetensors")["prompt_embeddings"]
     policy = names["plain_prefix"](names["load_base"](), start).eval()
-    seen = names["train_by_grpo"](policy, job["seed"], rate, job["steps"])
+    seen = names["train_by_grpo"](policy, rate, job["seed"], job["steps"])
     found = {"rate": rate, "seen": {name: seen[name].round(3).tolist() for name in seen}}
     return found if job["training"] != "GRPO" else found | score(names, policy, [job["seed"]])
 
