@@ -2,7 +2,7 @@
 
 Nothing is written twice: the notebook's cells tagged "prefixes" are run here as they stand, and then their `train_adapter`
 and `train_by_grpo`. A finished training is a line of notebooks/outputs/09_prefixes/trainings.jsonl, and not run again while
-those cells and the model stay the same; killed, the command goes on when it is called again. At the end it writes them into
+those cells and the model stay the same; killed, the command goes on when it is called again. After each one it writes all into
 notebooks/results/prefix_seeds.json, whole, beside what an earlier edition of the chapter stored there.
 
 Expected before they ran, of 200 test problems: (1) a fresh row at each step instead of 300 repeated ones brings the prefix from
@@ -28,7 +28,7 @@ CHAPTER, TAG = NOTEBOOKS / "09_sft_prefix.ipynb", "prefixes"
 FOLDER, RESULTS = NOTEBOOKS / "outputs/09_prefixes", NOTEBOOKS / "results/prefix_seeds.json"
 KIND, SEEDS = "plain prefix", 3
 PARTS = [20, 5, 2]  # GRPO's rates that are tried: the supervised rate divided by these
-TRIAL, TRIAL_SEED = 10, SEED + 10  # their steps; a seed, and so problems, of their own
+TRIAL, TRIAL_SEED = 8, SEED + 10  # their steps; a seed, and so problems, of their own
 TEXT_RATES = [0.01, 0.03, 0.1]  # tried for the prefix that starts from a text
 
 
@@ -109,9 +109,18 @@ def run(names, job, lines):
     elif job["training"] == "rate, text":
         found = supervised(names, job | {"start": "text"}, job["rate"], ask=False)
     else:
-        part = job.get("part") or best(lines, "rate, GRPO", "part", lambda line: sum(line["seen"]["reward"][-5:]))
+        part = job.get("part") or best(lines, "rate, GRPO", "part", lambda line: sum(line["seen"]["reward"][-4:]))
         found = by_grpo(names, job, names["rates"]["layout", KIND] / part)
     return found | {"date": datetime.date.today().isoformat(), "cpu seconds": round(time.process_time() - began)}
+
+
+def store(profile, kind, lines):
+    """Writes the finished trainings into the results, whole."""
+    stored = json.loads(RESULTS.read_text("utf-8"))
+    stored["profiles"][profile]["trainings"] = {
+        "command": "python -m grpo_kit.workshop.prefixes", "machine": bench.machine(), **kind,
+        "lines": [{name: line[name] for name in line if name not in kind} for line in lines]}
+    write(RESULTS, stored)
 
 
 def main():
@@ -132,16 +141,11 @@ def main():
     if options.steps:
         jobs, names["test_dataset"] = [job | {"steps": options.steps} for job in jobs], names["test_dataset"].select(range(8))
     with only_one(folder):
-        ask_left(file, [kind | job for job in jobs], lambda job: run(names, job, [line for line in read_log(file) if kind.items() <= line.items()]))
-    if options.steps:
-        return print(f"a trial: {file.relative_to(ROOT)}")
-    done = [next(line for line in read_log(file) if (kind | job).items() <= line.items()) for job in jobs]
-    stored = json.loads(RESULTS.read_text("utf-8"))
-    stored["profiles"][names["profile"].name]["trainings"] = {
-        "command": "python -m grpo_kit.workshop.prefixes", "machine": bench.machine(), **kind,
-        "lines": [{name: line[name] for name in line if name not in kind} for line in done]}
-    write(RESULTS, stored)
-    print(f"{len(done)} trainings saved in {RESULTS.relative_to(ROOT)}")
+        for job in jobs:
+            ask_left(file, [kind | job], lambda job: run(names, job, [line for line in read_log(file) if kind.items() <= line.items()]))
+            if not options.steps:
+                store(names["profile"].name, kind, [line for line in read_log(file) if kind.items() <= line.items()])
+    print(f"{len(jobs)} trainings are in {file.relative_to(ROOT)}")
 
 
 if __name__ == "__main__":
