@@ -21,7 +21,7 @@ def test_what_trains_is_written_once_in_the_chapter():
 
 def test_each_training_is_planned_once_and_after_what_it_needs():
     jobs = prefixes.jobs_of(240, 60, 20)
-    assert len({json.dumps(job) for job in jobs}) == len(jobs) == 3 + 3 + 3 + 1 + 3 + 1
+    assert len({json.dumps(job) for job in jobs}) == len(jobs) == 3 + 3 + 2 + 1 + 3 + 1
     kinds = [job["training"] for job in jobs]
     assert jobs[0]["seed"] == prefixes.SEED and jobs[0]["rows"] == 300  # the prefix that GRPO goes on from
     assert max(place for place, kind in enumerate(kinds) if kind == "rate, GRPO") < kinds.index("GRPO")

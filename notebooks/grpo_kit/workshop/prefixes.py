@@ -39,8 +39,8 @@ def jobs_of(steps, trial, grpo_steps):
     text = [{"training": "supervised", "start": "text", "rows": 300, "seed": SEED, "steps": steps}]
     tried = [{"training": "rate, text", "rate": rate, "seed": SEED, "steps": trial} for rate in TEXT_RATES]
     tried_grpo = [{"training": "rate, GRPO", "part": part, "seed": TRIAL_SEED, "steps": TRIAL} for part in PARTS]
-    grpo = [{"training": "GRPO", "seed": SEED + number, "steps": grpo_steps} for number in range(SEEDS)]
-    return supervised[:1] + tried_grpo + grpo + fresh + tried + text + supervised[1:]
+    grpo = [{"training": "GRPO", "seed": SEED + number, "steps": grpo_steps} for number in range(1, SEEDS)]  # the chapter trains the first
+    return supervised[:1] + tried_grpo + fresh + grpo[:1] + tried + text + grpo[1:] + supervised[1:]
 
 
 def best(lines, training, key, figure):
