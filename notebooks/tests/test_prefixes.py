@@ -55,7 +55,7 @@ def test_the_loops_gradient_is_that_of_the_paid_replies():
     policy, tokens = type("Policy", (), {"device": "cpu"}), torch.arange(8)[:, None]
     counted = torch.ones(8, 2)
     counted[0, 1] = 0
-    names["add_gradient"](policy, tokens, None, counted, torch.tensor([[2.0, 0, 0, 0], [1, 1, 1, 1]]))
+    names["add_gradient"](policy, tokens, counted, counted, torch.tensor([[2.0, 0, 0, 0], [1, 1, 1, 1]]))
     advantage = (2 - 0.5) / (1.0 + 1e-4)
     expected = torch.tensor([-advantage, *[2 * 0.5 / (1.0 + 1e-4)] * 3, 0, 0, 0, 0]) / 15  # ascent for what was paid, by tokens
     assert torch.allclose(weight.grad[:, 0], expected, atol=1e-6)
