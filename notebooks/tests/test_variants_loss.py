@@ -8,7 +8,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from grpo_kit.measure import lenient_accuracy
 from grpo_kit.rewards import correctness_reward, format_reward, tag_reward
-from grpo_kit.training.variants import METHODS, leave_out_agreeing, reset_adapter, variant_settings
+from grpo_kit.training.variants import METHODS, change_batches, divide_by_own_tokens, reset_adapter, variant_settings
 from grpo_kit.workshop import trainings as workshop
 from grpo_kit.workshop import variants
 
@@ -36,8 +36,7 @@ def scored(trainings, tmp_path_factory):
         trainer = GRPOTrainer(model=trainings.model, processing_class=trainings.tokenizer, args=training_args,
                               reward_funcs=[correctness_reward, format_reward, tag_reward, lenient_accuracy], train_dataset=trainings.dataset)
         trainer.current_gradient_accumulation_steps = 1
-        if METHODS[method].get("leaves_out"):
-            leave_out_agreeing(trainer)
+        change_batches(trainer, method)
         trainings.model.train()
         if sampled is None:
             questions = next(iter(trainer.get_train_dataloader()))
@@ -79,6 +78,19 @@ def test_an_option_changes_the_gradient_where_theory_says_so_and_nowhere_else(tr
     assert cosine(fresh["no deviation"], fresh["Dr. GRPO"]) > 0.99999 > 0.9 > abs(1 - float(fresh["Dr. GRPO"].norm() / fresh["no deviation"].norm()))
     for method in ("GRPO", "no deviation", "batch deviation", "each reward alone"):  # the advantage, or what is divided by
         assert cosine(fresh[method], fresh["TRL's default"]) < 0.9999, method
+
+
+def test_trls_default_with_both_halves_of_grpos_divisor_is_grpo_and_with_one_is_neither(trainings, scored):
+    trainer, batch = scored["TRL's default"]
+    found = {}
+    for signs in [(1,), (-1,), (1, -1)]:
+        trainer._generate_and_score_completions = lambda questions: dict(batch)
+        for sign in signs:
+            divide_by_own_tokens(trainer, sign)
+        found[signs] = gradient(trainings, trainer, trainer._generate_and_score_completions(None), False)
+    theirs, default = (gradient(trainings, *scored[method], False) for method in ("GRPO", "TRL's default"))
+    assert torch.allclose(found[1, -1], theirs, atol=1e-5 * float(theirs.norm()))
+    assert max(cosine(found[one], other) for one in [(1,), (-1,)] for other in (theirs, default)) < 0.999
 
 
 def test_dapo_leaves_out_what_was_cut_off_and_the_groups_that_agree(scored):
