@@ -1,7 +1,9 @@
 """`make variants` without a training: which are planned, in which order, what is kept and resumed; and what the settings say."""
 
+import hashlib
 import json
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -128,6 +130,14 @@ def test_the_log_is_read_once_a_generation():
     assert clipped_share([{"cispo_clip_ratio": 0.2}]) == 0.2
 
 
+def test_the_chapters_claims_are_asserted_for_the_file_that_stands_here():
+    """The claims cell knows it by this hash; another file there would only be told what is not true of it."""
+    notebooks = Path(variants.NOTEBOOKS)
+    found = hashlib.sha256(variants.RESULTS.read_text("utf-8").encode()).hexdigest()[:12]
+    cells = ["".join(cell["source"]) for cell in json.loads((notebooks / "12_variants.ipynb").read_text("utf-8"))["cells"]]
+    assert sum(f'== "{found}"' in cell for cell in cells) == 1
+
+
 def curves(*ends):
     return {method: 100 * np.linspace(0, end, 40)[None] for method, end in zip(METHODS, ends)}
 
@@ -136,7 +146,7 @@ def test_each_method_has_a_panel_each_training_a_thin_line_and_the_regime_a_colo
     regimes = {"one": {"GRPO": np.array([[0.0, 0, 60], [0, 60, 60]])}, "four": curves(0.5, 0.9)}
     figure = plots.plot_learning(regimes, 32, "%")
     grpo, gspo, unused = figure.axes
-    assert [axis.get_title() for axis in figure.axes if axis.get_visible()] == ["GRPO", "GSPO"]
+    assert [axis.get_title("left") for axis in figure.axes if axis.get_visible()] == ["GRPO", "GSPO"]
     assert [list(line.get_ydata()[:3]) for line in grpo.lines[:3]] == [[0, 0, 20], [0, 30, 40], [0, 15, 30]]
     assert list(grpo.lines[2].get_xdata()) == [32, 64, 96]
     assert [line.get_color() for line in grpo.lines] == [plots.BLUE] * 3 + [plots.ORANGE] and gspo.lines[0].get_color() == plots.ORANGE

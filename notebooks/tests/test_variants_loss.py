@@ -105,22 +105,24 @@ def test_dapo_leaves_out_what_was_cut_off_and_the_groups_that_agree(scored):
     assert scored["GRPO"][1]["completion_mask"][0].any()
 
 
-def test_on_a_gpu_unsloths_function_gives_the_same_loss(trainings, scored):
+def test_on_a_gpu_unsloths_function_gives_the_same_loss_and_gradient(trainings, scored):
     from unsloth_zoo.rl_replacements import grpo_compute_loss
 
+    adapter = [one for one in trainings.model.parameters() if one.requires_grad]
     for method, (trainer, batch) in scored.items():
         reset_adapter(trainings.model, 1)
         disturb(trainings.model, 2)
         ids, mask = (torch.cat([batch[f"prompt_{name}"], batch[f"completion_{name}"]], dim=1) for name in ("ids", "mask"))
-        with torch.no_grad():
-            theirs = trainer.compute_loss(trainings.model, batch).item()
-            logps = trainer._get_per_token_logps_and_entropies(trainings.model, ids, mask, batch["completion_ids"].shape[1])[0]
-            ours = grpo_compute_loss(
-                None, logps, batch["old_per_token_logps"], None, batch["completion_ids"], batch["completion_mask"], 0.0, batch["advantages"],
-                loss_type=trainer.args.loss_type, importance_sampling_level=trainer.importance_sampling_level, epsilon_low=trainer.epsilon_low,
-                epsilon_high=trainer.epsilon_high, max_completion_length=trainer.args.max_completion_length,
-                num_items_in_batch=batch["num_items_in_batch"], steps_per_generation=trainer.args.steps_per_generation)[0].item()
-        assert ours == pytest.approx(theirs, rel=1e-3, abs=1e-6), method
+        theirs = trainer.compute_loss(trainings.model, batch)
+        logps = trainer._get_per_token_logps_and_entropies(trainings.model, ids, mask, batch["completion_ids"].shape[1])[0]
+        ours = grpo_compute_loss(
+            None, logps, batch["old_per_token_logps"], None, batch["completion_ids"], batch["completion_mask"], 0.0, batch["advantages"],
+            loss_type=trainer.args.loss_type, importance_sampling_level=trainer.importance_sampling_level, epsilon_low=trainer.epsilon_low,
+            epsilon_high=trainer.epsilon_high, max_completion_length=trainer.args.max_completion_length,
+            num_items_in_batch=batch["num_items_in_batch"], steps_per_generation=trainer.args.steps_per_generation)[0]
+        assert ours.item() == pytest.approx(theirs.item(), rel=1e-3, abs=1e-6), method
+        one, other = (torch.cat([part.flatten() for part in torch.autograd.grad(loss, adapter)]) for loss in (ours, theirs))
+        assert (one - other).norm() < 1e-3 * other.norm(), method
 
 
 def test_what_unsloth_fills_in_on_a_gpu_is_said_by_every_method():

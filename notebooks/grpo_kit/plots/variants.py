@@ -6,14 +6,13 @@ import numpy as np
 from .style import BLUE, GREEN, GREY, ORANGE, STYLE, readable
 
 COLOURS = [BLUE, ORANGE, GREEN]  # of the regimes, in the order given, in every picture
-FEW_LINES = 1.4  # a row of a picture with one row a method is that many lines high
 
 
-def _rows(panels, methods, width):
+def _rows(panels, methods, width, **options):
     """A Figure with a panel for each of `panels` and a row for each method, from above."""
     count = max(len(panels), 1)
-    height = 1.0 + 0.22 * FEW_LINES * max(map(len, methods), default=1)
-    figure, axes = plt.subplots(1, count, figsize=(width * count, height), squeeze=False)
+    height = 1.0 + 0.31 * max(map(len, methods), default=1)
+    figure, axes = plt.subplots(1, count, figsize=(width * count, height), squeeze=False, **options)
     plt.close(figure)
     for axis, names in zip(axes[0], methods):
         axis.set_ylim(max(len(names), 1) - 0.5, -0.5)
@@ -61,7 +60,7 @@ def plot_differences(panels, reference, clear=(), margin=0, seeds=None):
     reaches `margin` points to both sides of zero; `seeds`: {title: {method: the difference of each seed}}, drawn as small dots.
     """
     with plt.rc_context(STYLE):
-        figure, axes = _rows(panels, list(panels.values()), 5.2)
+        figure, axes = _rows(panels, list(panels.values()), 5.2, sharex=True)
         for axis, (title, found), color in zip(axes, panels.items(), COLOURS):
             axis.axvspan(-margin, margin, color=GREY, alpha=0.12, linewidth=0)
             axis.axvline(0, color=GREY, linewidth=1)
