@@ -92,10 +92,12 @@ def test_trl_itself_starts_accelerate_so(monkeypatch):
         assert getattr(accelerate, name) == getattr(ours, name)
 
 
-def test_torchrun_takes_the_line_for_hosts():
+def test_accelerate_takes_the_line_for_hosts_and_another_file_of_machines():
     options = read_command(dry_run(LAUNCH / "hosts.sh", "2", "1", "10.0.0.1", "--max_steps", "5"))
-    assert (options.nnodes, options.node_rank, options.master_addr, options.nproc_per_node) == ("2", 1, "10.0.0.1", "8")
+    assert (options.num_machines, options.machine_rank, options.main_process_ip, options.num_processes) == (2, 1, "10.0.0.1", 16)
     assert options.training_script == "launch/train.py" and options.training_script_args[-2:] == ["--max_steps", "5"]
+    shares = read_command(dry_run(LAUNCH / "hosts.sh", "3", "0", "10.0.0.1", MACHINES="launch/accelerate/fsdp2.yaml", GPUS="4"))
+    assert (shares.config_file, shares.num_processes) == ("launch/accelerate/fsdp2.yaml", 12)
 
 
 @pytest.mark.parametrize("line, word", [
