@@ -71,10 +71,10 @@ def on_host(rank, names, port, log, words):
         raise
 
 
-def watch(alive):
-    """{"rank 0": seconds until it ended} of those that end within `WATCHED` seconds; `alive`: a function a rank, whether it still runs."""
+def watch(alive, limit=WATCHED):
+    """{"rank 0": seconds until it ended} of those that end within `limit` seconds; `alive`: a function a rank, whether it still runs."""
     began, ended = time.monotonic(), {}
-    while len(ended) < len(alive) and time.monotonic() - began < WATCHED:
+    while len(ended) < len(alive) and time.monotonic() - began < limit:
         ended |= {f"rank {rank}": round(time.monotonic() - began, 1) for rank, runs in enumerate(alive) if f"rank {rank}" not in ended and not runs()}
         time.sleep(0.05)
     return ended
@@ -139,7 +139,7 @@ def killed(outputs, step, folders, **settings):
             said = [log.read_text(errors="replace") for log in logs(folders)]
             kept = {f"host {rank + 1}": sorted(str(file.relative_to(folder)) for file in folder.glob("checkpoint-*/*")) for rank, folder in enumerate(folders)}
             launchers = started(outputs, names, folders, **settings)
-            again = watch([lambda process=process: process.poll() is None for process in launchers])
+            again = watch([lambda process=process: process.poll() is None for process in launchers], limit=300)
         finally:
             for process in launchers:
                 launch.end(process, folders[0])
