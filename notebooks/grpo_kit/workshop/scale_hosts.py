@@ -138,6 +138,8 @@ def killed(outputs, step, folders, **settings):
             first = watch([lambda process=process: process.poll() is None for process in launchers])
             said = [log.read_text(errors="replace") for log in logs(folders)]
             kept = {f"host {rank + 1}": sorted(str(file.relative_to(folder)) for file in folder.glob("checkpoint-*/*")) for rank, folder in enumerate(folders)}
+            for process in launchers:
+                launch.end(process, folders[0])
             launchers = started(outputs, names, folders, **settings)
             again = watch([lambda process=process: process.poll() is None for process in launchers], limit=300)
         finally:
