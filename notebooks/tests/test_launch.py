@@ -73,6 +73,14 @@ def test_the_line_for_shares_over_two_hosts_is_taken_and_waits_for_no_server():
     assert read_command(words).num_processes == 16 and words[words.index("--vllm_mode") + 1] == "colocate"
 
 
+def test_a_job_whose_gpus_all_train_needs_no_server_or_one_elsewhere():
+    job = "MACHINES=launch/accelerate/fsdp2.yaml CONFIG=launch/full.yaml {} --max_steps 5"
+    for script in ("sbatch --nodes=2 launch/slurm.sh", "bash launch/hosts.sh 2 0 10.0.0.1"):
+        with pytest.raises(ValueError, match="none is left for a server"):
+            read_command(job.format(script))
+        assert read_command(job.format(script) + " --vllm_server_host 10.0.0.9").num_processes == 16
+
+
 def test_the_number_of_processes_is_the_lines_or_the_files():
     line = "accelerate launch --config_file launch/accelerate/{} launch/train.py --config launch/lora.yaml"
     assert [read_command(line.format(file)).num_processes for file in ("one_gpu.yaml", "one_host.yaml", "one_host.yaml --num_processes 3")] == [1, 8, 3]

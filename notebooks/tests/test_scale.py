@@ -14,10 +14,11 @@ from grpo_kit.machine.profile import PROFILES
 from grpo_kit.machine.sharding import choose, engine_bytes, training_bytes
 from grpo_kit.machine.step_time import CARDS
 from grpo_kit.machine.workers import Worker, calibrate, gpu_worker
-from grpo_kit.plots.scaling import plot_choice
+from grpo_kit.plots.scaling import plot_choice, plot_step_seconds
 from grpo_kit.rewards.verl import compute_score
 from grpo_kit.training import launch
 from grpo_kit.workshop import scale
+from grpo_kit.workshop.scale_hosts import watch
 
 ROOT_CAUSE = """
 Traceback (most recent call last):
@@ -121,9 +122,30 @@ def test_what_to_take_follows_the_memory():
 
 
 def test_the_least_number_of_gpus_of_a_row_stands_in_its_field():
-    figure = plot_choice(dict.fromkeys("abcd", [[0, 2, 3], [3, 2, 2], [0, 0, 0]]), ["1B", "2B", "3B"], [1, 4, 8], {0: "does not fit", 2: "whole", 3: "shares"})
+    panels, least = dict.fromkeys("abcd", [[0, 2, 3], [3, 2, 2], [0, 0, 0]]), dict.fromkeys("abcd", [3, 1, None])
+    figure = plot_choice(panels, ["1B", "2B", "3B"], [1, 4, 8], {0: "does not fit", 2: "whole", 3: "shares"}, least)
     for axis in figure.axes:
-        assert [(text.get_text(), *text.get_position()) for text in axis.texts if text.get_text() != "–"] == [("4", 1, 0), ("1", 0, 1)]
+        assert [(text.get_text(), *text.get_position()) for text in axis.texts if text.get_text() != "–"] == [("3", 1, 0), ("1", 0, 1)]
+
+
+def test_a_line_of_step_seconds_goes_through_the_means_of_one_number_of_processes():
+    [axis] = plot_step_seconds({"1 x 8": [1.0, 3.0], "2 x 8": [2.0], "1 x 24": [5.0]}).axes
+    lines = {line.get_label(): list(zip(*line.get_data())) for line in axis.lines if not line.get_label().startswith("_")}
+    assert lines == {"1 process": [(8, 2.0), (24, 5.0)], "2 processes": [(16, 2.0)]}
+
+
+def test_a_finished_run_is_run_again_with_other_settings(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(scale, "FOLDER", tmp_path)
+    monkeypatch.setattr(scale, "launched", lambda name, processes, **settings: asked.append((name, processes, settings)))
+    for steps in (3, 3, 4):
+        scale.run("some", 2, max_steps=steps)
+    assert asked == [("some", 2, {"max_steps": 3}), ("some", 2, {"max_steps": 4})]
+
+
+def test_each_process_is_watched_until_it_ends():
+    left = [iter([True, False]), iter([False]), iter(lambda: True, None)]
+    assert watch([lambda runs=runs: next(runs) for runs in left], limit=0.3).keys() == {"rank 0", "rank 1"}
 
 
 def test_the_file_suits_trl_and_verl(tmp_path):

@@ -65,9 +65,9 @@ def run(name, processes, **settings):
     folder, done, asked = FOLDER / name, FOLDER / f"{name}.done", [*command(name, processes, **settings)[1:], sources()]
     if not done.exists() or json.loads(done.read_text())["command"] != asked:
         shutil.rmtree(folder, ignore_errors=True)
-        began, load = time.monotonic(), round(os.getloadavg()[0], 1)
+        began = time.monotonic()
         launched(name, processes, **settings)
-        write(done, {"seconds": round(time.monotonic() - began, 1), "load": load, "command": asked})
+        write(done, {"seconds": round(time.monotonic() - began, 1), "command": asked})
     print(f"{name}: {json.loads(done.read_text())['seconds']} s", flush=True)
     return launch.rank_lines(folder)
 
@@ -118,12 +118,11 @@ def timing(runs):
     """What chapter 14 reads of the `timed` runs: the seconds of their steps by the clock and of the processor.
 
     "timing": {run: [{rank: [rollouts, training, waiting]}]}; "work": {run: [rollouts, training]}, the processor's, and "longest": {run:
-    tokens of a step's longest completion}, means over steps and ranks; "load": the most programs that wanted the cores, these included.
+    tokens of a step's longest completion}, means over steps and ranks. On an idle machine clock and processor agree for one process.
     """
     work = {name: np.mean([launch.work(line) for steps in lines.values() for line in steps[1:]], axis=0).round(3).tolist() for name, lines in runs.items()}
     longest = {name: round(float(np.mean([line["longest"] for steps in lines.values() for line in steps[1:]])), 1) for name, lines in runs.items()}
-    loads = [json.loads((FOLDER / f"timing_{processes}_{each}.done").read_text())["load"] for processes, each in TIMED]
-    return {"load": max(loads), "timing": {name: parts(lines) for name, lines in runs.items()}, "work": work, "longest": longest}
+    return {"timing": {name: parts(lines) for name, lines in runs.items()}, "work": work, "longest": longest}
 
 
 def kill(folder, rank, step):

@@ -113,7 +113,7 @@ def started(outputs, names, folders, **settings):
     """launch/hosts.sh on each of the two hosts, as one would type it there: the running launchers. `folders`: each host's output_dir."""
     launchers = []
     for rank, (name, folder) in enumerate(zip(names, folders)):
-        words = launch.command(1, dataset_name=outputs / "data", output_dir=folder, **settings)
+        words = launch.command(1, **{name: os.path.relpath(path) for name, path in {"dataset_name": outputs / "data", "output_dir": folder}.items()}, **settings)
         there = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "GLOO_SOCKET_IFNAME": name, "GPUS": "1",
                  "CONFIG": "launch/embedded.yaml", "MACHINES": "launch/accelerate/processes.yaml"}
         line = ["bash", "launch/hosts.sh", "2", str(rank), HOSTS[0], *words[words.index("launch/embedded.yaml") + 1 :]]
@@ -136,7 +136,8 @@ def killed(outputs, step, folders, **settings):
         try:
             os.kill(launch.wait_for_step(folders[1], 1, step, launchers[1]), signal.SIGKILL)
             first = watch([lambda process=process: process.poll() is None for process in launchers])
-            said = [log.read_text(errors="replace") for log in logs(folders)]
+            said = {"rank 0": launch.first_error(logs(folders)[0].read_text(errors="replace")),
+                    "rank 1": launch.failure(logs(folders)[1].read_text(errors="replace"), folders[1])}
             kept = {f"host {rank + 1}": sorted(str(file.relative_to(folder)) for file in folder.glob("checkpoint-*/*")) for rank, folder in enumerate(folders)}
             for process in launchers:
                 launch.end(process, folders[0])
@@ -147,7 +148,7 @@ def killed(outputs, step, folders, **settings):
                 launch.end(process, folders[0])
     errors = [launch.first_error(log.read_text(errors="replace")) for log in logs(folders)]
     lines = [launch.rank_lines(folder).get(rank, []) for rank, folder in enumerate(folders)]
-    return {"seconds until its launcher ended": first, "said": {"rank 0": launch.first_error(said[0]), "rank 1": launch.failure(said[1], folders[1])},
+    return {"seconds until its launcher ended": first, "said": said,
             "kept": kept, "the same lines again": {"seconds": again, "errors": errors, "steps": [[line["step"] for line in steps] for steps in lines],
                                                    "adapters": [steps[-1]["adapter"] for steps in lines if steps]}}
 
