@@ -44,8 +44,8 @@ def kept(sync_each_batch):
     model = built(shared=True)
     model.set_requires_gradient_sync(sync_each_batch)  # what accelerate does for every batch but a step's last
     model(input_ids=tokens, labels=tokens).loss.backward()
-    unreduced = [weight.unsharded_param.grad for part in (model, *model.model.layers) for weight in part._get_fsdp_state()._fsdp_param_group.fsdp_params
-                 if hasattr(weight, "_unsharded_param")]
+    groups = [part._get_fsdp_state()._fsdp_param_group for part in (model, *model.model.layers)]  # torch shows whole gradients nowhere else
+    unreduced = [weight._unsharded_param.grad for group in groups for weight in group.fsdp_params]
     return here(weight.grad for weight in model.parameters()) + here(unreduced)
 
 

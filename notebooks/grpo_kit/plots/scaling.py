@@ -63,7 +63,8 @@ def plot_step_seconds(steps):
             means = [(completions, float(np.mean(seconds))) for completions, seconds in mine]
             axis.plot(*zip(*means), "o-", color=color, lw=2, label=f"{processes} process{'es' if processes > 1 else ''}")
             for completions, mean in means:
-                axis.annotate(f"{mean:.2f}", (completions, mean), (0, 8 if processes == 1 else -15), textcoords="offset points", ha="center", color=color, weight="bold")
+                axis.annotate(f"{mean:.2f}", (completions, mean), (0, 8 if processes == 1 else -15), textcoords="offset points", ha="center", color=color,
+                              weight="bold", bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5})
         axis.set(xlabel="completions of a step, over all processes", ylabel="seconds a step", ylim=0, xticks=sorted({number * each for number, each in sizes.values()}))
         axis.legend(frameon=False)
     plt.close(figure)
