@@ -56,6 +56,10 @@ def test_the_rewards_of_a_training_can_be_imported_and_weighed(file):
         assert server.max_model_len >= 256 + training_args.max_completion_length
 
 
+def test_full_gradients_are_reduced_in_every_batch():
+    assert read_training(LAUNCH / "full.yaml")[1].accelerator_config.gradient_accumulation_kwargs == {"sync_each_batch": True}
+
+
 def test_under_slurm_each_host_starts_its_share():
     words = dry_run(LAUNCH / "slurm.sh", "--max_steps", "5")
     read = read_command(words)

@@ -29,7 +29,10 @@ def read_training(file, *words):
     """A YAML of `trl grpo`, and words of the command line that replace its: (script, training, model arguments)."""
     from trl.scripts import grpo
 
-    *found, rest = grpo.make_parser(prog="trl grpo").parse_args_and_config(["--config", str(file), *words, *ON_A_CPU], return_remaining_strings=True)
+    try:
+        *found, rest = grpo.make_parser(prog="trl grpo").parse_args_and_config(["--config", str(file), *words, *ON_A_CPU], return_remaining_strings=True)
+    except TypeError as error:  # of a mapping inside, such as accelerator_config
+        raise ValueError(f"{file} has unknown keys: {error}") from None
     unknown("The command line", set(rest) & {word for word in words if word.startswith("--")})
     unknown(file, [word for word in rest if word.startswith("--")])
     return found[:3]
