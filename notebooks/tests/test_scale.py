@@ -171,15 +171,14 @@ def test_the_distance_of_gradients_is_relative():
     assert scale.distance(one, one) == 0 and scale.distance(other, one) == pytest.approx(0.1)
 
 
-def test_the_three_steps_with_the_most_waiting_are_kept():
-    def line(step, waits):
-        return {"step": step, "seconds": 3.0, "cpu": 1.5, "longest": 8 + step, "parts": [["rollouts", 0.0, 1.0, 0.5], ["others' rollouts", 1.0, 1.0 + waits, 0.0]]}
+def test_the_first_step_of_a_timed_run_is_not_counted():
+    def line(step, seconds):
+        return {"step": step, "seconds": seconds, "cpu": seconds / 2, "longest": 8 + step, "parts": [["rollouts", 0.0, 1.0, 0.5], ["others' rollouts", 1.0, 1.5, 0.0]]}
 
-    lines = {rank: [line(step, 1.0 if step in (6, 8) else 0.1) for step in range(1, scale.TIMED_STEPS + 1)] for rank in (0, 1)}
+    lines = {rank: [line(step, 9.0 if step == 1 else 3.0) for step in range(1, 12)] for rank in (0, 1)}
     found = scale.timing({"2 x 12": lines})
-    assert [line["step"] for line in found["waiting"][1]] == [6, 7, 8] and found["work"] == {"2 x 12": [0.5, 1.0]}
-    assert found["longest"] == {"2 x 12": 14.5}  # of steps 2 to 11
-    assert len(found["timing"]["2 x 12"]) == scale.TIMED_STEPS - 1
+    assert found["timing"]["2 x 12"] == [{0: [1.0, 1.5, 0.5], 1: [1.0, 1.5, 0.5]}] * 10
+    assert found["work"] == {"2 x 12": [0.5, 1.0]} and found["longest"] == {"2 x 12": 14.5}  # of steps 2 to 11
 
 
 def test_what_was_measured_is_printed(capsys):
