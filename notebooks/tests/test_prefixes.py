@@ -62,7 +62,9 @@ def test_the_loops_gradient_is_that_of_the_paid_replies():
 
 
 def test_what_is_stored_was_planned_and_made_by_these_cells():
-    stored = json.loads(prefixes.RESULTS.read_text("utf-8"))["profiles"]["embedded"]["trainings"]
+    stored = json.loads(prefixes.RESULTS.read_text("utf-8"))["profiles"]["embedded"].get("trainings")
+    if not stored:
+        pytest.skip("none is stored yet: python -m grpo_kit.workshop.prefixes makes them")
     jobs = prefixes.jobs_of(240, 60, 20)
     assert all(job.items() <= line.items() for job, line in zip(jobs, stored["lines"]))
     assert len(stored["lines"]) >= 10 and stored["code"] == prefixes.code_hash(SOURCES)
