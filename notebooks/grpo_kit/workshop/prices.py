@@ -1,4 +1,8 @@
-"""What do the prices of rewards teach? Chapter 10's training from eight seeds for each of its two extreme price lists. `make prices`
+"""What do the prices of rewards teach? Chapter 10's training from eight seeds for each of its three price lists. `make prices`
+
+Expected of *even*, the list added last, when one of its eight seeds (3407) had been seen: (1) greedily its mean share of right last
+numbers comes within 5 points of right-first's; (2) it is above layout-first's from at least seven seeds; (3) at most one of its
+trainings doubles a tag in more than half of its replies.
 
 Nothing is written twice: the notebook's cells tagged "prices" are run here as they stand, up to `train` and `measure`. A
 finished training is a file of notebooks/outputs/prices/, written whole, and not run again while those cells and the model
@@ -24,7 +28,7 @@ from .step_cost import ROOT, SEED
 
 CHAPTER, TAG = NOTEBOOKS / "10_grpo_without_vllm.ipynb", "prices"
 FOLDER, RESULTS = NOTEBOOKS / "outputs/prices", NOTEBOOKS / "results/prices.json"
-LISTS, SEEDS = ["layout-first", "right-first"], 8
+LISTS, SEEDS = ["layout-first", "even", "right-first"], 8
 CURVES = {name: f"rewards/{name}/mean" for name in ("full_pattern", "lenient_accuracy", "apart")} | {"one_kind": "frac_reward_zero_std"}
 KEPT = 4  # replies of each way of asking
 PACKAGES = ["torch", "transformers", "peft", "trl"]
