@@ -91,12 +91,17 @@ def train_left(jobs, folder, kind, one):
 
 
 def table(runs):
-    """Means over the seeds, and each pair's difference, right-first minus layout-first, as text."""
+    """Each figure's mean over the seeds for each price list, and its differences from the first list, seed by seed, as text.
+
+    A figure that some training lacks, because it was counted only later, is left out.
+    """
     lines = []
-    for figure in runs[0]["after"]:
-        one, other = (np.array([run["after"][figure] for run in runs if run["price"] == price]) for price in LISTS)
-        each = " ".join(f"{difference:+6.1f}" for difference in other - one)
-        lines.append(f"{figure:18} {LISTS[0]} {one.mean():5.1f} %   {LISTS[1]} {other.mean():5.1f} %   differences {each}")
+    for figure in [name for name in runs[0]["after"] if all(name in run["after"] for run in runs)]:
+        values = {price: np.array([run["after"][figure] for run in runs if run["price"] == price]) for price in LISTS}
+        lines.append(f"{figure:18} " + "   ".join(f"{price} {each.mean():5.1f} %" for price, each in values.items()))
+        for price in LISTS[1:]:
+            each = " ".join(f"{difference:+6.1f}" for difference in values[price] - values[LISTS[0]])
+            lines.append(f"{'':18} {price} minus {LISTS[0]}: {each}")
     return "\n".join(lines)
 
 
@@ -110,7 +115,7 @@ def main():
     kind = {"code": code_hash(source for _, source in cells.tagged(CHAPTER, TAG)), "model": fingerprint(names["profile"].model)}
     jobs = [(price, SEED + number) for number in range(options.seeds) for price in LISTS]
     train_left(jobs, FOLDER, kind, lambda price, seed: record(names, price, seed))
-    runs = [finished(FOLDER / f"{price}_{seed}.json", kind) for price, seed in sorted(jobs)]
+    runs = [finished(FOLDER / f"{price}_{SEED + number}.json", kind) for price in LISTS for number in range(options.seeds)]
     if None in runs:
         return print(f"{runs.count(None)} trainings are left, in other processes or none: the same command goes on.")
     print(f"\n{table(runs)}")
