@@ -281,8 +281,9 @@ class TestBaseAndAdapter:
         assert titles(figure) == ["greedy", "sampled"]
         ends, dots, first = figure.axes[0].lines[3:6]
         assert list(dots.get_xdata()) == [40.0, 50.0] and list(first.get_xdata()) == [40.0]
+        assert list(dots.get_ydata()) == pytest.approx([1, 0.88]) and list(first.get_ydata()) == [1]  # the first on its row, the others about it
         assert list(ends.get_xdata()) == pytest.approx([35.3, 44.9], abs=0.1)  # Wilson's, of 160 in 400
-        assert [text.get_text() for text in figure.legends[0].texts][1:] == ["a training", "the first"]
+        assert [text.get_text() for text in figure.legends[0].texts][1:] == ["a training", "the first", "none"]
 
     def test_small_groups_of_steps_are_left_out(self):
         base, adapter = evaluation([0] * 25), evaluation([1] * 25)
