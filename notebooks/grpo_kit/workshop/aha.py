@@ -108,7 +108,7 @@ def main():
         jobs = []
         for method, count in SEEDS.items():
             jobs += [{"method": method, "seed": SEED + number} | kind | VARIED.get(method, {}) for number in range(count)]
-        ask_left(LINES, jobs, lambda job: record(names, job["method"], job["seed"]))
+        ask_left(LINES, sorted(jobs, key=lambda job: (job["method"] == "kl", job["seed"])), lambda job: record(names, job["method"], job["seed"]))
     trainings = [next(line for line in read_log(LINES) if job.items() <= line.items()) for job in jobs]
     write(RESULTS, {"machine": bench.machine(), "date": datetime.date.today().isoformat(), "command": "python -m grpo_kit.workshop.aha",
                     "versions": {name: metadata.version(name) for name in bench.PACKAGES}, **kind,
