@@ -148,9 +148,9 @@ def plot_price(panels, base, notes):
                 color = METHOD_COLORS[name.split()[0]]
                 axis.plot(asked, place, "o", color=color, markersize=7, label=None if place else "trained, as asked")
                 axis.plot(begun, place, "o", color=color, markersize=12, fillstyle="none", markeredgewidth=1.5, label=None if place else "trained, reply begun")
-                axis.plot([begun, base[way]], [place] * 2, color=color, linewidth=0.8, zorder=0)
+                axis.plot([begun, base[way]], [place] * 2, color=color, linewidth=1, alpha=0.6, zorder=1)
                 if name in notes and axis is axes[0][0]:
-                    axis.text(begun - 1.5, place, notes[name], ha="right", va="center", fontsize=8, color=color)
+                    axis.text(base[way] + 0.6, place, notes[name], va="center", fontsize=7.5, color=color)
             axis.set(title=way, xlabel="% right", xlim=(lowest - 4, 100), ylim=(len(trainings) - 0.4, -0.6), yticks=range(len(trainings)), yticklabels=list(trainings))
         key = figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False, fontsize=10)
         for mark in key.legend_handles[1:]:  # all trainings', whatever their colour
