@@ -5,7 +5,7 @@ says. What is trained, asked and measured is written once, in the chapter: the c
 run here, in their order, and then its `train` and `measured`. On the way each training asks its policy the same questions every
 few steps; at the end every question of the test set.
 
-Expected of the six trainings added last (long and slow to four seeds, kl), before they ran: (1) in each pair of one seed slow is
+Expected of six more (long and slow to four seeds, and one kl), written before they run: (1) in each pair of one seed slow is
 right more often than long with the reply begun, sampled, by 4 points or more, and over the four seeds by 8 on average; (2) begun,
 long falls 10 points or more below the base while working rises, and half of that comes back by the last step; (3) kl loses less
 than the 17.0 points of full 3407 and more than the 4.0 of slow 3407; (4) each flips greedily where the mean probabilities of the
