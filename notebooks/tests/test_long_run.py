@@ -90,7 +90,7 @@ class Trainer:
         self.args, self.fails, self.callbacks, self.began = SimpleNamespace(output_dir=str(folder / "checkpoints"), max_steps=4), fails, [], []
         weight = torch.nn.Parameter(torch.zeros(3))
         frozen = torch.nn.Parameter(torch.zeros(5), requires_grad=False)
-        self.model = SimpleNamespace(parameters=lambda: [weight, frozen], save_pretrained=lambda new: Path(new, "weights").write_text("whole"))
+        self.model = SimpleNamespace(parameters=lambda: [weight, frozen], save_pretrained=lambda new: new.mkdir() or Path(new, "weights").write_text("whole"))
         self.processing_class = SimpleNamespace(save_pretrained=lambda new: Path(new, "tokenizer.json").write_text("{}"))
         self.optimizer = SimpleNamespace(state={weight: {"exp_avg": torch.zeros(3), "exp_avg_sq": torch.zeros(3), "plain": 1}})
 
@@ -121,7 +121,7 @@ def test_a_training_goes_on_from_its_checkpoint_and_a_finished_one_is_not_run_ag
 
 def test_what_a_training_cost_stands_beside_its_model_and_an_adapter_is_merged(tmp_path):
     trainer = Trainer(tmp_path)
-    trainer.model.merge_and_unload = lambda: SimpleNamespace(save_pretrained=lambda new: Path(new, "weights").write_text("merged"))
+    trainer.model.merge_and_unload = lambda: SimpleNamespace(save_pretrained=lambda new: new.mkdir() or Path(new, "weights").write_text("merged"))
     save_trained(trainer, tmp_path / "model")
     assert json.loads((tmp_path / "model/cost.json").read_text()) == {"trained": 3, "optimizer_bytes": 24}
     assert (tmp_path / "model/weights").read_text() == "merged"

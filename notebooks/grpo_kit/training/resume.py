@@ -15,7 +15,6 @@ from pathlib import Path
 from transformers import TrainerCallback
 
 from grpo_kit.data.instructions import write_jsonl
-from grpo_kit.model.whole import save_whole
 from .progress import Watcher
 
 HELD = {}  # folder: its lock, an open file, of the folders that this process holds
@@ -216,13 +215,11 @@ def save_trained(trainer, folder):
     cost = {"trained": sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
             "optimizer_bytes": sum(value.nbytes for state in states for value in state.values() if hasattr(value, "nbytes"))}
     model = model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
-
-    def save(new):
-        model.save_pretrained(new)
-        trainer.processing_class.save_pretrained(new)
-        (Path(new) / "cost.json").write_text(json.dumps(cost))
-
-    save_whole(save, folder)
+    temporary = Path(f"{folder}.part")
+    model.save_pretrained(temporary)
+    trainer.processing_class.save_pretrained(temporary)
+    (temporary / "cost.json").write_text(json.dumps(cost))
+    temporary.rename(folder)
 
 
 def train_once(new_trainer, folder):
