@@ -28,6 +28,7 @@ if not torch.accelerator.is_available():  # TRL and PEFT would import these; it 
     sys.modules |= dict.fromkeys(("vllm", "torchao", "bitsandbytes"))
 
 import trl.trainer.utils
+from accelerate.utils import gather_object
 from datasets import load_dataset
 from safetensors.torch import save_file
 from torch.nn.parallel import DistributedDataParallel
@@ -195,6 +196,9 @@ def main(words=None):
         reward_funcs=[imported(path) for path in script.reward_funcs], peft_config=get_peft_config(model_args))
     with trainer.accelerator.main_process_first():  # it deletes a checkpoint that was not written to its end
         last = whole_checkpoint(training_args.output_dir)
+    found = gather_object([last and Path(last).name])
+    if len(set(found)) > 1:
+        raise ValueError(f"The ranks find different checkpoints in {training_args.output_dir}, {found}: several hosts need one disk for it.")
     trainer.train(resume_from_checkpoint=last)
     trainer.save_model(training_args.output_dir)
 

@@ -56,6 +56,10 @@ def test_the_rewards_of_a_training_can_be_imported_and_weighed(file):
         assert server.max_model_len >= 256 + training_args.max_completion_length
 
 
+def test_full_gradients_are_reduced_in_every_batch():
+    assert read_training(LAUNCH / "full.yaml")[1].accelerator_config.gradient_accumulation_kwargs == {"sync_each_batch": True}
+
+
 def test_under_slurm_each_host_starts_its_share():
     words = dry_run(LAUNCH / "slurm.sh", "--max_steps", "5")
     read = read_command(words)
@@ -71,6 +75,14 @@ def test_the_line_for_shares_over_two_hosts_is_taken_and_waits_for_no_server():
     machines, config, more = re.search(r"\nMACHINES=(\S+) CONFIG=(\S+) sbatch --nodes=2 launch/slurm.sh \\\n +(.+)\n", chapter).groups()
     words = dry_run(LAUNCH / "slurm.sh", *more.split(), CONFIG=config, MACHINES=machines)
     assert read_command(words).num_processes == 16 and words[words.index("--vllm_mode") + 1] == "colocate"
+
+
+def test_a_job_whose_gpus_all_train_needs_no_server_or_one_elsewhere():
+    job = "MACHINES=launch/accelerate/fsdp2.yaml CONFIG=launch/full.yaml {} --max_steps 5"
+    for script in ("sbatch --nodes=2 launch/slurm.sh", "bash launch/hosts.sh 2 0 10.0.0.1"):
+        with pytest.raises(ValueError, match="none is left for a server"):
+            read_command(job.format(script))
+        assert read_command(job.format(script) + " --vllm_server_host 10.0.0.9").num_processes == 16
 
 
 def test_the_number_of_processes_is_the_lines_or_the_files():
@@ -92,10 +104,12 @@ def test_trl_itself_starts_accelerate_so(monkeypatch):
         assert getattr(accelerate, name) == getattr(ours, name)
 
 
-def test_torchrun_takes_the_line_for_hosts():
+def test_accelerate_takes_the_line_for_hosts_and_another_file_of_machines():
     options = read_command(dry_run(LAUNCH / "hosts.sh", "2", "1", "10.0.0.1", "--max_steps", "5"))
-    assert (options.nnodes, options.node_rank, options.master_addr, options.nproc_per_node) == ("2", 1, "10.0.0.1", "8")
+    assert (options.num_machines, options.machine_rank, options.main_process_ip, options.num_processes) == (2, 1, "10.0.0.1", 16)
     assert options.training_script == "launch/train.py" and options.training_script_args[-2:] == ["--max_steps", "5"]
+    shares = read_command(dry_run(LAUNCH / "hosts.sh", "3", "0", "10.0.0.1", MACHINES="launch/accelerate/fsdp2.yaml", GPUS="4"))
+    assert (shares.config_file, shares.num_processes) == ("launch/accelerate/fsdp2.yaml", 12)
 
 
 @pytest.mark.parametrize("line, word", [

@@ -14,10 +14,11 @@ from grpo_kit.machine.profile import PROFILES
 from grpo_kit.machine.sharding import choose, engine_bytes, training_bytes
 from grpo_kit.machine.step_time import CARDS
 from grpo_kit.machine.workers import Worker, calibrate, gpu_worker
-from grpo_kit.plots.scaling import plot_choice
+from grpo_kit.plots.scaling import plot_choice, plot_step_seconds
 from grpo_kit.rewards.verl import compute_score
 from grpo_kit.training import launch
 from grpo_kit.workshop import scale
+from grpo_kit.workshop.scale_hosts import watch
 
 ROOT_CAUSE = """
 Traceback (most recent call last):
@@ -95,8 +96,9 @@ def test_a_gpu_on_paper_writes_slower_with_more_and_longer_completions():
 
 def test_shares_and_cards_make_room():
     profile, count = PROFILES["80gb"], count_parameters(SMALL)
-    whole, halves = (training_bytes(SMALL, profile, count, True, shares)["weights, gradients, moments"] for shares in (1, 2))
-    assert whole == 16 * (count["linear"] + count["rest"]) and halves == whole / 2
+    whole, halves = (training_bytes(SMALL, profile, count, True, shares) for shares in (1, 2))
+    assert whole["weights, moments"] == 12 * (count["linear"] + count["rest"]) and halves["weights, moments"] == whole["weights, moments"] / 2
+    assert whole["gradients"] == 4 * (count["linear"] + count["rest"]) and halves["gradients"] == whole["gradients"] / 2
     assert training_bytes(SMALL, profile, count, True)["fetched layers"] == 0 < training_bytes(SMALL, profile, count, True, 2)["fetched layers"]
 
 
@@ -107,8 +109,13 @@ def served_weights(config):
 def test_what_to_take_follows_the_memory():
     seven = Qwen2Config(vocab_size=151936, hidden_size=3584, intermediate_size=18944, num_hidden_layers=28, num_attention_heads=28, num_key_value_heads=4)
     profile = replace(PROFILES["80gb"], per_device_train_batch_size=8, gradient_accumulation_steps=4, standby=True)
-    assert [choose(seven, profile, memory, 8, everything=True)[0] for memory in (24e9, 80e9, 160e9)] == ["does not fit", "shares", "whole"]
+    assert [choose(seven, profile, memory, cards, everything=True)[0] for memory, cards in [(24e9, 4), (80e9, 8), (160e9, 8)]] == ["does not fit", "shares", "whole"]
     assert [choose(seven, profile, memory, cards)[0] for memory, cards in [(24e9, 1), (24e9, 3), (24e9, 4), (80e9, 1)]] == ["4 bits", "server", "split", "whole"]
+    long = replace(profile, max_prompt_length=256, max_completion_length=1024)
+    assert [choose(seven, long, 80e9, cards, everything=True).batch for cards in (2, 3)] == [4, 8]  # a smaller batch fits fewer GPUs
+    assert [choose(seven, long, 80e9, 2, everything=True, gradients_stay=stay).way for stay in (False, True)] == ["shares", "does not fit"]
+    freed, kept = (choose(seven, long, 80e9, 3, everything=True, gradients_stay=stay) for stay in (False, True))
+    assert sum(kept.writing.values()) - sum(freed.writing.values()) == pytest.approx(kept.training["gradients"])
     halves, whole = choose(seven, profile, 24e9, 4), choose(seven, profile, 80e9, 4)
     assert halves.split == 2 and whole.split == 1  # of an engine only its weights are cut: each card's completions still need their cache
     assert halves.writing["engine"] - served_weights(seven) / 2 == pytest.approx(engine_bytes(seven, profile, count_parameters(seven, profile.lora_rank)) - served_weights(seven))
@@ -120,10 +127,31 @@ def test_what_to_take_follows_the_memory():
         assert (most <= 0.9 * memory) == (found.way != "does not fit")
 
 
-def test_the_least_number_of_gpus_of_a_row_stands_in_its_field():
-    figure = plot_choice(dict.fromkeys("abcd", [[0, 2, 3], [3, 2, 2], [0, 0, 0]]), ["1B", "2B", "3B"], [1, 4, 8], {0: "does not fit", 2: "whole", 3: "shares"})
+def test_the_least_number_of_gpus_of_a_row_stands_before_it():
+    panels, least = dict.fromkeys("abcd", [[0, 2, 3], [3, 2, 2], [0, 0, 0]]), dict.fromkeys("abcd", [3, 1, None])
+    figure = plot_choice(panels, ["1B", "2B", "3B"], [1, 4, 8], {0: "does not fit", 2: "whole", 3: "shares"}, least)
     for axis in figure.axes:
-        assert [(text.get_text(), *text.get_position()) for text in axis.texts if text.get_text() != "–"] == [("4", 1, 0), ("1", 0, 1)]
+        assert [(text.get_text(), *text.get_position()) for text in axis.texts if text.get_text() != "–"] == [("3", 0, 0), ("1", 0, 1), ("none", 0, 2)]
+
+
+def test_a_line_of_step_seconds_goes_through_the_means_of_one_number_of_processes():
+    [axis] = plot_step_seconds({"1 x 8": [1.0, 3.0], "2 x 8": [2.0], "1 x 24": [5.0]}).axes
+    lines = {line.get_label(): list(zip(*line.get_data())) for line in axis.lines if not line.get_label().startswith("_")}
+    assert lines == {"1 process": [(8, 2.0), (24, 5.0)], "2 processes": [(16, 2.0)]}
+
+
+def test_a_finished_run_is_run_again_with_other_settings(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(scale, "FOLDER", tmp_path)
+    monkeypatch.setattr(scale, "launched", lambda name, processes, **settings: asked.append((name, processes, settings)))
+    for steps in (3, 3, 4):
+        scale.run("some", 2, max_steps=steps)
+    assert asked == [("some", 2, {"max_steps": 3}), ("some", 2, {"max_steps": 4})]
+
+
+def test_each_process_is_watched_until_it_ends():
+    left = [iter([True, False]), iter([False]), iter(lambda: True, None)]
+    assert watch([lambda runs=runs: next(runs) for runs in left], limit=0.3).keys() == {"rank 0", "rank 1"}
 
 
 def test_the_file_suits_trl_and_verl(tmp_path):
@@ -149,15 +177,14 @@ def test_the_distance_of_gradients_is_relative():
     assert scale.distance(one, one) == 0 and scale.distance(other, one) == pytest.approx(0.1)
 
 
-def test_the_three_steps_with_the_most_waiting_are_kept():
-    def line(step, waits):
-        return {"step": step, "seconds": 3.0, "cpu": 1.5, "longest": 8 + step, "parts": [["rollouts", 0.0, 1.0, 0.5], ["others' rollouts", 1.0, 1.0 + waits, 0.0]]}
+def test_the_first_step_of_a_timed_run_is_not_counted():
+    def line(step, seconds):
+        return {"step": step, "seconds": seconds, "cpu": seconds / 2, "longest": 8 + step, "parts": [["rollouts", 0.0, 1.0, 0.5], ["others' rollouts", 1.0, 1.5, 0.0]]}
 
-    lines = {rank: [line(step, 1.0 if step in (6, 8) else 0.1) for step in range(1, scale.TIMED_STEPS + 1)] for rank in (0, 1)}
+    lines = {rank: [line(step, 9.0 if step == 1 else 3.0) for step in range(1, 12)] for rank in (0, 1)}
     found = scale.timing({"2 x 12": lines})
-    assert [line["step"] for line in found["waiting"][1]] == [6, 7, 8] and found["work"] == {"2 x 12": [0.5, 1.0]}
-    assert found["longest"] == {"2 x 12": 14.5}  # of steps 2 to 11
-    assert len(found["timing"]["2 x 12"]) == scale.TIMED_STEPS - 1
+    assert found["timing"]["2 x 12"] == [{0: [1.0, 1.5, 0.5], 1: [1.0, 1.5, 0.5]}] * 10
+    assert found["work"] == {"2 x 12": [0.5, 1.0]} and found["longest"] == {"2 x 12": 14.5}  # of steps 2 to 11
 
 
 def test_what_was_measured_is_printed(capsys):

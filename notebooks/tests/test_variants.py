@@ -1,7 +1,9 @@
 """`make variants` without a training: which are planned, in which order, what is kept and resumed; and what the settings say."""
 
+import hashlib
 import json
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from datasets import Dataset
 from trl import GRPOConfig
 
 from grpo_kit.plots import variants as plots
-from grpo_kit.training.variants import GENERATIONS, METHODS, TRIES, clipped_share, curve_of, ordered, variant_settings
+from grpo_kit.training.variants import GENERATIONS, HALVES, METHODS, TRIES, clipped_share, curve_of, ordered, variant_settings
 from grpo_kit.workshop import variants
 
 KIND = {"generations": 40, "model": "ab12"}
@@ -33,9 +35,9 @@ def play(ends=lambda job: 0.5, stop=None):
 
 def test_all_methods_and_regimes_get_all_seeds():
     lines = play()
-    count = {stage: sum(one["stage"] == stage for one in lines) for stage in ("base", "difficulty", "rate", "main", "control", "data", "check")}
+    count = {stage: sum(one["stage"] == stage for one in lines) for stage in ("base", "difficulty", "rate", "main", "control", "data", "check", "halves")}
     assert len(METHODS) == 9
-    assert count == {"base": 1, "difficulty": 1, "rate": 9 * 2 * 3, "main": 9 * 2 * 10, "control": 2 * 5, "data": 4 * 5, "check": 5 + 10}
+    assert count == {"base": 1, "difficulty": 1, "rate": 9 * 2 * 3, "main": 9 * 2 * 10, "control": 2 * 5, "data": 4 * 5, "check": 5 + 10 + 5 + 5, "halves": 2 * 5}
     main = {(one["method"], one["updates"], one["seed"]) for one in lines if one["stage"] == "main"}
     assert len(main) == 180 and not set(variants.SEEDS) & set(variants.RATE_SEEDS)
 
@@ -45,14 +47,14 @@ def test_a_part_is_useful_already():
     stages = [(one["stage"], one["updates"], one["seed"] if one["stage"] == "main" else 0) for one in play()]
     order = list(dict.fromkeys(stages))
     assert order[:6] == [("base", 1, 0), ("difficulty", 1, 0), ("rate", 1, 0), ("main", 1, 1), ("control", 1, 0), ("main", 1, 2)]
-    assert order[13:17] == [("main", 1, 10), ("data", 1, 0), ("check", 1, 0), ("rate", 4, 0)] and order[-1] == ("main", 4, 10)
+    assert order[13:18] == [("main", 1, 10), ("data", 1, 0), ("check", 1, 0), ("halves", 1, 0), ("rate", 4, 0)] and order[-1] == ("main", 4, 10)
     four = [one["method"] for one in play() if one["updates"] == 4]
     assert set(four[:26]) == {"GRPO", "GSPO"} and not {"GRPO", "GSPO"} & set(four[26:])
 
 
 def test_each_method_trains_at_its_own_best_rate_once_all_are_tried():
     best = {method: variants.RATES[1][number % 3] for number, method in enumerate(METHODS)}
-    lines = play(lambda job: 0.9 if job["rate"] == best[job["method"]] else 0.2)
+    lines = play(lambda job: 0.9 if job["rate"] == best.get(job["method"]) else 0.2)
     assert {one["method"]: one["rate"] for one in lines if one["stage"] == "main" and one["updates"] == 1} == best
     assert variants.best_rates(lines)["GRPO", 4] == min(set(variants.RATES[4]) & {best["GRPO"]} or variants.RATES[4])  # equally good: the lowest
     some = [one for one in lines if one["stage"] == "rate" and one["updates"] == 1][:-1]
@@ -114,7 +116,7 @@ def test_questions_are_chosen_and_ordered_by_difficulty():
 
 
 def test_the_settings_are_those_of_trl_and_an_unknown_method_is_refused():
-    for method in METHODS:
+    for method in METHODS | HALVES:
         training_args = GRPOConfig(output_dir="x", use_cpu=True, **variant_settings(method, 4, 1e-3, 1))
         assert training_args.max_steps == 4 * GENERATIONS and training_args.num_iterations == 4 and training_args.steps_per_generation == 1
     with pytest.raises(ValueError, match="no method 'PPO'.*GSPO"):
@@ -128,36 +130,42 @@ def test_the_log_is_read_once_a_generation():
     assert clipped_share([{"cispo_clip_ratio": 0.2}]) == 0.2
 
 
+def test_the_chapters_claims_are_asserted_for_the_file_that_stands_here():
+    """The claims cell knows it by this hash; another file there would only be told what is not true of it."""
+    notebooks = Path(variants.NOTEBOOKS)
+    found = hashlib.sha256(variants.RESULTS.read_text("utf-8").encode()).hexdigest()[:12]
+    cells = ["".join(cell["source"]) for cell in json.loads((notebooks / "12_variants.ipynb").read_text("utf-8"))["cells"]]
+    assert sum(f'== "{found}"' in cell for cell in cells) == 1
+
+
 def curves(*ends):
     return {method: 100 * np.linspace(0, end, 40)[None] for method, end in zip(METHODS, ends)}
 
 
-def test_the_learning_curves_are_means_over_the_trainings_and_the_last_generations():
-    figure = plots.plot_learning({"one": {"GRPO": np.array([[0.0, 0, 60], [0, 60, 60]])}, "four": curves(0.5, 0.9)}, 32, "%")
-    first, second = figure.axes
-    assert [list(line.get_xdata())[:3] for line in first.lines] == [[32, 64, 96]]
-    assert list(first.lines[0].get_ydata()) == [0, 15, 30]
-    assert [text.get_text() for text in second.get_legend().get_texts()] == ["GRPO (1)", "GSPO (1)"]
+def test_each_method_has_a_panel_each_training_a_thin_line_and_the_regime_a_colour():
+    regimes = {"one": {"GRPO": np.array([[0.0, 0, 60], [0, 60, 60]])}, "four": curves(0.5, 0.9)}
+    figure = plots.plot_learning(regimes, 32, "%")
+    grpo, gspo, unused = figure.axes
+    assert [axis.get_title("left") for axis in figure.axes if axis.get_visible()] == ["GRPO", "GSPO"]
+    assert [list(line.get_ydata()[:3]) for line in grpo.lines[:3]] == [[0, 0, 20], [0, 30, 40], [0, 15, 30]]
+    assert list(grpo.lines[2].get_xdata()) == [32, 64, 96]
+    assert [line.get_color() for line in grpo.lines] == [plots.BLUE] * 3 + [plots.ORANGE] and gspo.lines[0].get_color() == plots.ORANGE
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["one", "four"]
 
 
-def test_differences_stand_in_a_row_each_and_the_clear_ones_are_blue():
+def test_differences_stand_in_a_row_each_and_only_the_clear_ones_have_a_colour():
     found = {"one": {"GRPO": (1.0, 2.0), "CISPO": (-8.0, 3.0)}, "four": {"GRPO": (0.5, None)}}
-    one, four = plots.plot_differences(found, "TRL's default", {("one", "CISPO")}).axes
+    one, four = plots.plot_differences(found, "TRL's default", {("one", "CISPO")}, seeds={"one": {"CISPO": [-9.0, -7.0]}}).axes
     dots = [line for line in one.lines if line.get_marker() == "o"]
     assert [(*dot.get_xdata(), dot.get_color() == plots.BLUE) for dot in dots] == [(1.0, False), (-8.0, True)]
     assert [label.get_text() for label in one.get_yticklabels()] == ["GRPO", "CISPO"] and len(four.collections) >= 1
+    assert [list(line.get_xdata()) for line in one.lines if line.get_marker() == "."] == [[], [-9.0, -7.0]]
 
 
-def test_methods_that_never_reach_the_bar_stand_to_the_right_with_a_cross():
-    figure = plots.plot_choice({"one": {"GRPO": (640.0, 80.0, 2.0), "GSPO": (None, 40.0, None)}})
-    dots = {line.get_marker(): line.get_xdata()[0] for line in figure.axes[0].lines if line.get_marker() in ("o", "X")}
-    assert dots["o"] == 640 < dots["X"]
-    assert {text.get_text() for text in figure.axes[0].texts} == {"GRPO", "GSPO"}
-
-
-def test_a_seed_is_a_small_dot_and_methods_that_end_alike_are_one_point():
-    [axis] = plots.plot_differences({"one": {"GRPO": (1.0, 2.0)}}, "x", seeds={"one": {"GRPO": [0.0, 2.0]}}).axes
-    assert [list(line.get_xdata()) for line in axis.lines if line.get_marker() == "."] == [[0.0, 2.0]]
-    alike = (None, 15.0, 14.0)
-    [axis] = plots.plot_choice({"one": {"GRPO": alike, "GSPO": alike, "DAPO": (600, 64.0, 8.0)}}).axes
-    assert sorted(text.get_text() for text in axis.texts) == ["DAPO", "GRPO, GSPO"] and axis.get_ylim()[0] < 1
+def test_a_seed_that_never_reaches_the_bar_is_counted_and_not_drawn():
+    never = float("inf")
+    [axis] = plots.plot_choice({"one": {"GRPO": ([640.0, never, never], 15.0), "DAPO": ([320.0, 640.0, 640.0], 64.0)}}).axes
+    dots = [list(line.get_xdata()) for line in axis.lines if line.get_marker() == "o"]
+    assert dots == [[640.0], [320.0, 640.0, 640.0]]
+    assert [list(line.get_xdata()) for line in axis.lines if line.get_marker() != "o"] == [[640.0, 640.0]]  # the one median
+    assert [text.get_text() for text in axis.texts] == ["1 of 3; 15 % at the end", "3 of 3; 64 % at the end"]

@@ -8,7 +8,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from grpo_kit.measure import lenient_accuracy
 from grpo_kit.rewards import correctness_reward, format_reward, tag_reward
-from grpo_kit.training.variants import METHODS, leave_out_agreeing, reset_adapter, variant_settings
+from grpo_kit.training.variants import METHODS, change_batches, divide_by_own_tokens, reset_adapter, variant_settings
 from grpo_kit.workshop import trainings as workshop
 from grpo_kit.workshop import variants
 
@@ -36,8 +36,7 @@ def scored(trainings, tmp_path_factory):
         trainer = GRPOTrainer(model=trainings.model, processing_class=trainings.tokenizer, args=training_args,
                               reward_funcs=[correctness_reward, format_reward, tag_reward, lenient_accuracy], train_dataset=trainings.dataset)
         trainer.current_gradient_accumulation_steps = 1
-        if METHODS[method].get("leaves_out"):
-            leave_out_agreeing(trainer)
+        change_batches(trainer, method)
         trainings.model.train()
         if sampled is None:
             questions = next(iter(trainer.get_train_dataloader()))
@@ -81,6 +80,19 @@ def test_an_option_changes_the_gradient_where_theory_says_so_and_nowhere_else(tr
         assert cosine(fresh[method], fresh["TRL's default"]) < 0.9999, method
 
 
+def test_trls_default_with_both_halves_of_grpos_divisor_is_grpo_and_with_one_is_neither(trainings, scored):
+    trainer, batch = scored["TRL's default"]
+    found = {}
+    for signs in [(1,), (-1,), (1, -1)]:
+        trainer._generate_and_score_completions = lambda questions: dict(batch)
+        for sign in signs:
+            divide_by_own_tokens(trainer, sign)
+        found[signs] = gradient(trainings, trainer, trainer._generate_and_score_completions(None), False)
+    theirs, default = (gradient(trainings, *scored[method], False) for method in ("GRPO", "TRL's default"))
+    assert torch.allclose(found[1, -1], theirs, atol=1e-5 * float(theirs.norm()))
+    assert max(cosine(found[one], other) for one in [(1,), (-1,)] for other in (theirs, default)) < 0.999
+
+
 def test_dapo_leaves_out_what_was_cut_off_and_the_groups_that_agree(scored):
     trainer, batch = scored["DAPO"]
     _, whole = scored["TRL's default"]
@@ -93,22 +105,24 @@ def test_dapo_leaves_out_what_was_cut_off_and_the_groups_that_agree(scored):
     assert scored["GRPO"][1]["completion_mask"][0].any()
 
 
-def test_on_a_gpu_unsloths_function_gives_the_same_loss(trainings, scored):
+def test_on_a_gpu_unsloths_function_gives_the_same_loss_and_gradient(trainings, scored):
     from unsloth_zoo.rl_replacements import grpo_compute_loss
 
+    adapter = [one for one in trainings.model.parameters() if one.requires_grad]
     for method, (trainer, batch) in scored.items():
         reset_adapter(trainings.model, 1)
         disturb(trainings.model, 2)
         ids, mask = (torch.cat([batch[f"prompt_{name}"], batch[f"completion_{name}"]], dim=1) for name in ("ids", "mask"))
-        with torch.no_grad():
-            theirs = trainer.compute_loss(trainings.model, batch).item()
-            logps = trainer._get_per_token_logps_and_entropies(trainings.model, ids, mask, batch["completion_ids"].shape[1])[0]
-            ours = grpo_compute_loss(
-                None, logps, batch["old_per_token_logps"], None, batch["completion_ids"], batch["completion_mask"], 0.0, batch["advantages"],
-                loss_type=trainer.args.loss_type, importance_sampling_level=trainer.importance_sampling_level, epsilon_low=trainer.epsilon_low,
-                epsilon_high=trainer.epsilon_high, max_completion_length=trainer.args.max_completion_length,
-                num_items_in_batch=batch["num_items_in_batch"], steps_per_generation=trainer.args.steps_per_generation)[0].item()
-        assert ours == pytest.approx(theirs, rel=1e-3, abs=1e-6), method
+        theirs = trainer.compute_loss(trainings.model, batch)
+        logps = trainer._get_per_token_logps_and_entropies(trainings.model, ids, mask, batch["completion_ids"].shape[1])[0]
+        ours = grpo_compute_loss(
+            None, logps, batch["old_per_token_logps"], None, batch["completion_ids"], batch["completion_mask"], 0.0, batch["advantages"],
+            loss_type=trainer.args.loss_type, importance_sampling_level=trainer.importance_sampling_level, epsilon_low=trainer.epsilon_low,
+            epsilon_high=trainer.epsilon_high, max_completion_length=trainer.args.max_completion_length,
+            num_items_in_batch=batch["num_items_in_batch"], steps_per_generation=trainer.args.steps_per_generation)[0]
+        assert ours.item() == pytest.approx(theirs.item(), rel=1e-3, abs=1e-6), method
+        one, other = (torch.cat([part.flatten() for part in torch.autograd.grad(loss, adapter)]) for loss in (ours, theirs))
+        assert (one - other).norm() < 1e-3 * other.norm(), method
 
 
 def test_what_unsloth_fills_in_on_a_gpu_is_said_by_every_method():

@@ -51,7 +51,7 @@ def plot_answers(answers, gold, title):
 
 
 @readable
-def plot_trainings(found, questions):
+def plot_trainings(found, questions, xlabel="right last number, % of the questions"):
     """Each training a dot, the first in a ring with its interval over questions, a panel for each way of asking: a Figure.
 
     `found`: {(way, reward): a share in % for each training}; each is of `questions` questions. A line goes through the first reward's.
@@ -68,7 +68,7 @@ def plot_trainings(found, questions):
                 axis.plot(shares, places, "o", color=ORANGE, markersize=5, label="a training")
                 axis.plot(shares[:1], places[:1], "o", color="none", markeredgecolor="black", markersize=9, label="the first")
             axis.axvline(found[way, rewards[0]][0], color=GREY, linestyle=":")  # the model that was not trained
-            axis.set(title=way, xlim=(0, 101), ylim=(len(rewards) - 0.3, -0.4), xlabel="right last number, % of the questions")
+            axis.set(title=way, xlim=(0, 101), ylim=(len(rewards) - 0.3, -0.4), xlabel=xlabel)
             axis.set_yticks(range(len(rewards)), rewards)
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles[:3], labels[:3], loc="outside lower center", ncols=3, frameon=False, fontsize=9)

@@ -15,7 +15,7 @@ from grpo_kit.rewards.functions import correctness_reward, format_reward
 from .calculator import calculate
 
 # ChatML as the small model knows it, and a call in words that it has read and written often: letters and brackets, which it never wrote,
-# surprise it more (chapter 13 measures it, behind a prompt that names this form). So its language has one tool, `calculate`: "Solve steps: 12 * 30 - 4".
+# surprise it more (chapter 13 measures it, each form behind a prompt that names it). So its language has one tool, `calculate`: "Solve steps: 12 * 30 - 4".
 CALLS = (
     "{% set words = {'calculate': 'Solve', 'expression': 'steps'} %}"
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"

@@ -40,7 +40,8 @@ def start(words, log, prefix=()):
 
 def end(process, folder):
     """Ends a launcher and the processes that it started, who would outlive it if it were killed itself."""
-    process.terminate()
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGTERM)  # a script's own children too
     try:
         process.wait(timeout=40)  # it gives its processes 30 seconds
     except subprocess.TimeoutExpired:

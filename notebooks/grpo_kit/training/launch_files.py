@@ -13,7 +13,7 @@ from .launch import NOTEBOOKS
 SCRIPT = NOTEBOOKS / "launch/train.py"
 ON_A_CPU = ["--use_cpu", "true", "--bf16", "false"]  # else a machine without a GPU refuses the settings of one
 STAND_INS = """
-for name in trl accelerate torchrun python; do eval "$name() { printf '%s\\n' $name \\"\\$@\\"; }"; export -f $name; done
+for name in trl accelerate python; do eval "$name() { printf '%s\\n' $name \\"\\$@\\"; }"; export -f $name; done
 scontrol() { echo node1; }
 srun() { "${@:2}"; }
 """
@@ -29,7 +29,11 @@ def read_training(file, *words):
     """A YAML of `trl grpo`, and words of the command line that replace its: (script, training, model arguments)."""
     from trl.scripts import grpo
 
-    *found, rest = grpo.make_parser(prog="trl grpo").parse_args_and_config(["--config", str(file), *words, *ON_A_CPU], return_remaining_strings=True)
+    try:
+        *found, rest = grpo.make_parser(prog="trl grpo").parse_args_and_config(["--config", str(file), *words, *ON_A_CPU], return_remaining_strings=True)
+    except TypeError as error:  # of a mapping inside, such as accelerator_config
+        raise ValueError(f"{file} has unknown keys: {error}") from None
+    unknown("The command line", set(rest) & {word for word in words if word.startswith("--")})
     unknown(file, [word for word in rest if word.startswith("--")])
     return found[:3]
 
@@ -63,13 +67,12 @@ def read_file(file):
 
 
 def read_command(line):
-    """A line of `trl grpo`, `trl vllm-serve`, `accelerate launch` or `torchrun`, or of a script, words or a text, as the program reads it.
+    """A line of `trl grpo`, `trl vllm-serve` or `accelerate launch`, or of a script, words or a text, as the program reads it.
 
     `trl grpo` keeps what is TRL's and hands the rest on to `accelerate launch`; the files that a line names are read too.
     Returns the launcher's arguments, for the server its own; verl's are not read, for verl is not among the packages.
     """
     from accelerate.commands.launch import launch_command_parser
-    from torch.distributed.run import get_args_parser
     from trl.scripts import grpo
 
     words = shlex.split(line) if isinstance(line, str) else [str(word) for word in line]
@@ -77,15 +80,16 @@ def read_command(line):
     environment, program, words = dict(word.split("=", 1) for word in words[:first]), words[first], words[first + 1 :]
     if program in ("sbatch", "bash"):
         script = next(place for place, word in enumerate(words) if word.endswith(".sh"))
-        return read_command(dry_run(words[script], *words[script + 1 :], **environment))
+        found = read_command(dry_run(words[script], *words[script + 1 :], **environment))
+        training = read_training(*trained_with(found.training_script_args))[1] if hasattr(found, "training_script_args") else None
+        if training and training.use_vllm and training.vllm_mode == "server" and training.vllm_server_host in ("127.0.0.1", "localhost", "0.0.0.0"):
+            raise ValueError(f"every GPU of {words[script]}'s hosts trains, none is left for a server: add --vllm_mode colocate, "
+                             "or by --vllm_server_host the address of a host that does not train.")
+        return found
     if program == "python":
         return words
     if (program, words[0]) == ("trl", "vllm-serve"):
         return read_server(*trained_with(words[1:]))
-    if program == "torchrun":
-        found = get_args_parser().parse_args(words)
-        read_training(*trained_with(found.training_script_args))
-        return found
     if (program, words[0]) == ("accelerate", "launch"):
         rest, training = words[1:], []
     else:

@@ -13,6 +13,12 @@ METHODS = {
     "batch deviation": {"loss_type": "dapo", "scale_rewards": "batch"},
     "each reward alone": {"loss_type": "dapo", "multi_objective_aggregation": "normalize_then_sum"},
 }
+# TRL's default with half of GRPO's divisor: a completion is divided by its own tokens where its advantage has that sign.
+HALVES = {
+    "own tokens if A > 0": {"loss_type": "dapo", "scale_rewards": "group", "own_tokens": 1},
+    "own tokens if A < 0": {"loss_type": "dapo", "scale_rewards": "group", "own_tokens": -1},
+}
+OURS = ("leaves_out", "own_tokens")  # options that are none of TRL's: `change_batches` reads them
 GENERATIONS, PER_GENERATION, GROUP = 30, 32, 8  # of a training; a generation; a question
 TRIES = 8  # completions to a question whose difficulty is measured
 
@@ -22,9 +28,10 @@ def variant_settings(method, updates, rate, seed, generations=GENERATIONS):
 
     A generation is PER_GENERATION completions, a group of GROUP to each question. `rate` is the learning rate at its highest.
     """
-    if method not in METHODS:
-        raise ValueError(f"There is no method {method!r}: choose among {', '.join(METHODS)}.")
-    chosen = {name: value for name, value in METHODS[method].items() if name != "leaves_out"}
+    known = METHODS | HALVES
+    if method not in known:
+        raise ValueError(f"There is no method {method!r}: choose among {', '.join(known)}.")
+    chosen = {name: value for name, value in known[method].items() if name not in OURS}
     return {
         "num_iterations": updates, "max_steps": generations * updates, "learning_rate": rate, "seed": seed, "beta": 0.0,
         "per_device_train_batch_size": PER_GENERATION, "gradient_accumulation_steps": 1, "num_generations": GROUP, "use_vllm": True,
@@ -64,6 +71,32 @@ def leave_out_agreeing(trainer):
         return batch
 
     trainer._generate_and_score_completions = score_and_leave_out
+
+
+def divide_by_own_tokens(trainer, sign):
+    """Lets a GRPOTrainer with loss_type="dapo" divide the completions whose advantage has this `sign` by their own tokens.
+
+    Their advantages are multiplied by the batch's mean length and divided by their own. Done for both signs it is GRPO's loss.
+    """
+    score = trainer._generate_and_score_completions
+
+    def score_and_divide(inputs):
+        batch = score(inputs)
+        lengths = batch["completion_mask"].sum(dim=1)
+        chosen = batch["advantages"] * sign > 0
+        batch["advantages"] = batch["advantages"] * (lengths.float().mean() / lengths).where(chosen, 1.0)
+        return batch
+
+    trainer._generate_and_score_completions = score_and_divide
+
+
+def change_batches(trainer, method):
+    """Gives a GRPOTrainer what `method` wants beyond TRL's options, if anything."""
+    options = (METHODS | HALVES)[method]
+    if options.get("leaves_out"):
+        leave_out_agreeing(trainer)
+    if "own_tokens" in options:
+        divide_by_own_tokens(trainer, options["own_tokens"])
 
 
 def ordered(dataset, right, data, seed, count):

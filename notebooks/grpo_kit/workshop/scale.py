@@ -1,13 +1,20 @@
 """GRPO in one, two and three processes, on one host and on two: `make scale`, which chapter 14 reads.
 
-Four things are measured with launch/train.py on the embedded model, without a GPU: whether loss and gradient depend on the number of
-processes, how long a step takes and who waits, what a killed process leaves, and two hosts, played by two network namespaces.
-A finished run is kept in outputs/scale/ and not run again; `--again` forgets them. At the end notebooks/results/scale.json is written.
-The two hosts need `ip` and root; without them they are left out, and the result says so.
+Four things are measured with launch/train.py on the embedded model, without a GPU: how long a step takes and who waits, whether loss
+and gradient depend on the number of processes, what a killed process leaves, and two hosts, played by two network namespaces.
+A finished run is kept in outputs/scale/ and not run again, unless its settings have changed; `--again` forgets them. At the end
+notebooks/results/scale.json is written. The timings want an idle machine; they come first, in about five minutes. The two hosts need
+`ip`, `nsenter` and root; without them they are left out, and the result says so.
+
+Expected, before it was run on an idle machine (2026-11-28): two processes with 12 completions each take 0.6 to 0.75 of the seconds of
+one with 24; the model of machine/workers.py, fitted to 1 x 8, 1 x 24 and 2 x 8, foretells 1 x 16, 2 x 12, 2 x 16 and 2 x 24 within 10 %,
+and says too little for 1 x 48. With two hosts: a kill on the second ends both launchers within 10 seconds; the same lines again end with
+the adapter of a run on one host; with a disk each the second host finds no checkpoint, and both refuse to go on.
 """
 
 import argparse
 import datetime
+import hashlib
 import importlib
 import importlib.metadata as metadata
 import json
@@ -35,30 +42,40 @@ LOSSES = ["dapo", "grpo", "dr_grpo", "bnpo"]
 COMPARED = {"one process": (1, 24, 1), "two processes": (2, 12, 1), "three processes": (3, 8, 1), "one, in three parts": (1, 8, 3)}  # processes, completions each, parts
 SETTINGS = {"losses": LOSSES, "optim": "sgd", "learning_rate": 10, "max_grad_norm": 0, "shuffle_dataset": False, "save_strategy": "no"}
 STEPS, KILLED_AT = 5, 3
-TIMED = [(1, 8), (1, 24), (1, 48), (2, 24), (2, 48)]  # processes, completions of a step
-TIMED_STEPS = 11  # the first warms up and is not counted
+# (processes, completions of each): steps, of which the first warms up and is not counted; more where a step has few questions
+TIMED = {(1, 8): 31, (1, 16): 21, (1, 24): 16, (1, 48): 11, (2, 8): 31, (2, 12): 21, (2, 16): 16, (2, 24): 11}
+
+
+def command(name, processes, **settings):
+    return launch.command(processes, dataset_name=FOLDER / "data", output_dir=FOLDER / name, **settings)
 
 
 def launched(name, processes, **settings):
     """Runs launch/train.py by torchrun's own launcher, with processes that are forked after the imports are done; its ChildFailedError."""
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    words = launch.command(processes, dataset_name=FOLDER / "data", output_dir=FOLDER / name, **settings)
+    words = command(name, processes, **settings)
     config = LaunchConfig(1, 1, processes, run_id=name, rdzv_backend="c10d", rdzv_endpoint="127.0.0.1:0", max_restarts=0,
                           monitor_interval=0.2, start_method="fork")
     elastic_launch(config, train)(FOLDER / f"{name}.log", words[words.index("launch/train.py") + 1 :])
 
 
 def run(name, processes, **settings):
-    """{rank: lines} of a finished run; runs it where it has not been yet."""
-    folder, done = FOLDER / name, FOLDER / f"{name}.done"
-    if not done.exists():
+    """{rank: lines} of a finished run; runs it where it has not been yet with these settings."""
+    folder, done, asked = FOLDER / name, FOLDER / f"{name}.done", [*command(name, processes, **settings)[1:], sources()]
+    if not done.exists() or json.loads(done.read_text())["command"] != asked:
         shutil.rmtree(folder, ignore_errors=True)
         began = time.monotonic()
         launched(name, processes, **settings)
-        done.write_text(str(round(time.monotonic() - began, 1)))
-    print(f"{name}: {done.read_text()} s", flush=True)
+        write(done, {"seconds": round(time.monotonic() - began, 1), "command": asked})
+    print(f"{name}: {json.loads(done.read_text())['seconds']} s", flush=True)
     return launch.rank_lines(folder)
+
+
+def sources():
+    """A hash of what decides a run beside its command: the model, the settings' YAML and the program."""
+    files = [*sorted((ROOT / "data/tiny-model").glob("*.*")), ROOT / "notebooks/launch/embedded.yaml", ROOT / "notebooks/launch/train.py"]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
 def distance(gradients, reference):
@@ -92,25 +109,20 @@ def parts(lines):
 
 def timed():
     """{"1 x 8": {rank: lines}}: processes x completions of each. The learning rate is 0, so that completions stay of one kind."""
-    return {f"{processes} x {total // processes}": run(f"timing_{processes}_{total}", processes, max_steps=TIMED_STEPS, learning_rate=0,
-                                                       per_device_train_batch_size=total // processes, save_strategy="no")
-            for processes, total in TIMED}
+    return {f"{processes} x {each}": run(f"timing_{processes}_{each}", processes, max_steps=steps, learning_rate=0,
+                                         per_device_train_batch_size=each, save_strategy="no")
+            for (processes, each), steps in TIMED.items()}
 
 
 def timing(runs):
-    """What chapter 14 reads of the `timed` runs: the seconds of their steps by the clock and of the processor, and three steps of one.
+    """What chapter 14 reads of the `timed` runs: the seconds of their steps by the clock and of the processor.
 
     "timing": {run: [{rank: [rollouts, training, waiting]}]}; "work": {run: [rollouts, training]}, the processor's, and "longest": {run:
-    tokens of a step's longest completion}, means over steps and ranks; "waiting": {rank: lines} of the three steps in a row of 2 x 12 in
-    which there was the most of it.
+    tokens of a step's longest completion}, means over steps and ranks. On an idle machine clock and processor agree for one process.
     """
     work = {name: np.mean([launch.work(line) for steps in lines.values() for line in steps[1:]], axis=0).round(3).tolist() for name, lines in runs.items()}
     longest = {name: round(float(np.mean([line["longest"] for steps in lines.values() for line in steps[1:]])), 1) for name, lines in runs.items()}
-    lines = runs["2 x 12"]
-    waited = [sum(launch.split(line)[2] for steps in lines.values() for line in steps[first : first + 3]) for first in range(1, TIMED_STEPS - 2)]
-    first = 1 + int(np.argmax(waited))
-    return {"timing": {name: parts(lines) for name, lines in runs.items()}, "work": work, "longest": longest,
-            "waiting": {rank: steps[first : first + 3] for rank, steps in lines.items()}}
+    return {"timing": {name: parts(lines) for name, lines in runs.items()}, "work": work, "longest": longest}
 
 
 def kill(folder, rank, step):
@@ -143,7 +155,7 @@ def killing():
     if not (FOLDER / "killed.done").exists():
         launched("killed", 2, max_steps=STEPS, per_device_train_batch_size=12)  # the same again
         (FOLDER / "killed.done").write_text("resumed")
-    resumed = run("killed", 2)
+    resumed = launch.rank_lines(folder)
     seconds, _, sentence = said.read_text().partition("\n")
     hashes = {name: {rank: lines[-1]["adapter"] for rank, lines in ranks.items()} for name, ranks in
               {"undisturbed": undisturbed, "killed and resumed": resumed}.items()}
@@ -179,9 +191,9 @@ def main():
     profile = choose_profile(data="embedded", model="../data/tiny-model")
     if not (FOLDER / "data").exists():
         write_parquet(make_dataset(profile, "train", AutoTokenizer.from_pretrained(profile.model)), "embedded", "train", FOLDER / "data")
-    results = {"equality": equality(), **timing(timed()), "killing": killing(), "two hosts": hosts(FOLDER, KILLED_AT, undisturbed_run()[0])}
+    results = {**timing(timed()), "equality": equality(), "killing": killing(), "two hosts": hosts(FOLDER, KILLED_AT, undisturbed_run()[0])}
     versions = {name: metadata.version(name) for name in ("torch", "accelerate", "transformers", "trl", "peft")}
-    write(RESULTS, {"machine": machine(), "load": round(os.getloadavg()[1], 1), "date": datetime.date.today().isoformat(), "seed": SEED,
+    write(RESULTS, {"machine": machine(), "date": datetime.date.today().isoformat(), "seed": SEED,
                     "command": "make scale", "versions": versions, **results})
     print(f"\n{table(results)}\n\n{results['killing']['sentence']}\n{results['two hosts']}\n\nsaved as {RESULTS.relative_to(ROOT)}")
 

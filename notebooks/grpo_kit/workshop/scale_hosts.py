@@ -4,16 +4,18 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 import traceback
+from pathlib import Path
 
 from grpo_kit.training import launch
 from .gpu_check import write
 
 HOSTS = ("10.77.0.1", "10.77.0.2")
-PATIENCE, WATCHED = 30, 120  # seconds: ddp_timeout of the runs whose cable is cut, and how long they are watched
+PATIENCE, WATCHED = 20, 60  # seconds: ddp_timeout of the runs whose cable is cut, and how long they are watched
 
 
 def said_to(log):
@@ -69,6 +71,15 @@ def on_host(rank, names, port, log, words):
         raise
 
 
+def watch(alive, limit=WATCHED):
+    """{"rank 0": seconds until it ended} of those that end within `limit` seconds; `alive`: a function a rank, whether it still runs."""
+    began, ended = time.monotonic(), {}
+    while len(ended) < len(alive) and time.monotonic() - began < limit:
+        ended |= {f"rank {rank}": round(time.monotonic() - began, 1) for rank, runs in enumerate(alive) if f"rank {rank}" not in ended and not runs()}
+        time.sleep(0.05)
+    return ended
+
+
 def cut(outputs, step, leave):
     """Two processes on two hosts that are cut apart after `step` steps: {rank: its lines}, and how and when each process ended.
 
@@ -88,11 +99,7 @@ def cut(outputs, step, leave):
                 raise RuntimeError(f"A process ended before the cable was cut: see {folder}_0.log and {folder}_1.log.")
             time.sleep(0.05)
         ip("-n", names[1], "link", "set", names[1], "down")
-        began, ended = time.monotonic(), {}
-        while len(ended) < 2 and time.monotonic() - began < WATCHED:
-            ended |= {f"rank {rank}": round(time.monotonic() - began, 1) for rank, process in enumerate(context.processes)
-                      if f"rank {rank}" not in ended and not process.is_alive()}
-            time.sleep(0.05)
+        ended = watch([process.is_alive for process in context.processes])
         for process in context.processes:
             process.kill()
     said = {f"rank {rank}": launch.first_error((outputs / f"{folder.name}_{rank}.log").read_text(errors="replace")) for rank in (0, 1)}
@@ -102,20 +109,73 @@ def cut(outputs, step, leave):
                    "seconds until it ended": ended or f"none ended in {WATCHED} s", "its error": said}
 
 
-def hosts(outputs, step, alone):
-    """A process on each of two hosts: the adapters after so many steps; then the cable is cut, twice, and how each process ends, and when.
+def started(outputs, names, folders, **settings):
+    """launch/hosts.sh on each of the two hosts, as one would type it there: the running launchers. `folders`: each host's output_dir."""
+    launchers = []
+    for rank, (name, folder) in enumerate(zip(names, folders)):
+        words = launch.command(1, **{name: os.path.relpath(path) for name, path in {"dataset_name": outputs / "data", "output_dir": folder}.items()}, **settings)
+        there = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "GLOO_SOCKET_IFNAME": name, "GPUS": "1",
+                 "CONFIG": "launch/embedded.yaml", "MACHINES": "launch/accelerate/processes.yaml"}
+        line = ["bash", "launch/hosts.sh", "2", str(rank), HOSTS[0], *words[words.index("launch/embedded.yaml") + 1 :]]
+        launchers.append(launch.start(["env", *(f"{key}={value}" for key, value in there.items()), *line], logs(folders)[rank],
+                                      prefix=("nsenter", f"--net=/var/run/netns/{name}")))
+    return launchers
 
-    `alone`: the lines of a run on one host with the same settings. A finished result is kept in `outputs`/hosts.json.
-    """
-    file = outputs / "hosts.json"
-    if not file.exists():
+
+def logs(folders):
+    """The file of each host's launcher, beside its output_dir."""
+    return [folder.with_name(f"{folder.name}_host_{rank + 1}.log") for rank, folder in enumerate(folders)]
+
+
+def killed(outputs, step, folders, **settings):
+    """Two launchers, of which the second loses its process after `step` steps, and the same two lines again: how both end, and what is kept."""
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+    with two_hosts() as names:
+        launchers = started(outputs, names, folders, **settings)
         try:
-            lines, left = cut(outputs, step, leave=True)
-            lines, handed_on = cut(outputs, step, leave=False)
-            found = {"addresses": HOSTS, "adapters by rank": [lines[rank][step - 1]["adapter"] for rank in lines],
-                     "adapter of one host": alone[step - 1]["adapter"], "ddp_timeout": PATIENCE, "left as transformers sets it": left,
-                     "handed on by train.py": handed_on}
-        except OSError as error:
-            found = {"not run": f"This machine allows no network namespaces ({error})."}
-        write(file, found)
-    return json.loads(file.read_text())
+            os.kill(launch.wait_for_step(folders[1], 1, step, launchers[1]), signal.SIGKILL)
+            first = watch([lambda process=process: process.poll() is None for process in launchers])
+            said = {"rank 0": launch.first_error(logs(folders)[0].read_text(errors="replace")),
+                    "rank 1": launch.failure(logs(folders)[1].read_text(errors="replace"), folders[1])}
+            kept = {f"host {rank + 1}": sorted(str(file.relative_to(folder)) for file in folder.glob("checkpoint-*/*")) for rank, folder in enumerate(folders)}
+            for process in launchers:
+                launch.end(process, folders[0])
+            launchers = started(outputs, names, folders, **settings)
+            again = watch([lambda process=process: process.poll() is None for process in launchers], limit=300)
+        finally:
+            for process in launchers:
+                launch.end(process, folders[0])
+    errors = [launch.first_error(log.read_text(errors="replace")) for log in logs(folders)]
+    lines = [launch.rank_lines(folder).get(rank, []) for rank, folder in enumerate(folders)]
+    return {"seconds until its launcher ended": first, "said": said,
+            "kept": kept, "the same lines again": {"seconds": again, "errors": errors, "steps": [[line["step"] for line in steps] for steps in lines],
+                                                   "adapters": [steps[-1]["adapter"] for steps in lines if steps]}}
+
+
+def hosts(outputs, step, alone):
+    """A process on each of two hosts: the cable is cut, twice; a process is killed, with one disk for both and with one each.
+
+    `alone`: the lines of a run on one host with the same settings. What is finished is kept in `outputs`/hosts.json, part by part.
+    """
+    file, settings = outputs / "hosts.json", {"max_steps": len(alone), "per_device_train_batch_size": 12}
+    found = json.loads(file.read_text()) if file.exists() else {}
+    found |= {"addresses": HOSTS, "ddp_timeout": PATIENCE, "watched": WATCHED, "adapters of one host": [line["adapter"] for line in alone]}
+    found.pop("not run", None)
+    parts = {"left as transformers sets it": lambda: cut(outputs, step, leave=True), "handed on by train.py": lambda: cut(outputs, step, leave=False),
+             "a kill, one disk": lambda: killed(outputs, step, [outputs / "one_disk"] * 2, **settings),
+             "a kill, two disks": lambda: killed(outputs, step, [outputs / "disk_1", outputs / "disk_2"], **settings)}
+    for name, part in parts.items():
+        if name not in found:
+            try:
+                result = part()
+            except OSError as error:
+                found = {"not run": f"This machine allows no network namespaces ({error})."}
+                break
+            if name == "handed on by train.py":
+                lines, result = result
+                found["adapters by rank"] = [lines[rank][step - 1]["adapter"] for rank in lines]
+            found[name] = result[1] if isinstance(result, tuple) else result
+            write(file, found)
+            print(f"two hosts, {name}: done", flush=True)
+    return found

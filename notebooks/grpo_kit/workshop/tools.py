@@ -7,7 +7,8 @@ Expected of the four plans added last, before they ran: (1) shown 200 solutions 
 right; (2) from 50 calls, 32 steps of practice add 10 points from seed 3409 and not from the two others, whose groups mostly agree
 (share above 0.6); (3) 50 calls seen 10 times come within 10 points of 50 seen 36 times, on average over the seeds; (4) with 200
 ordinary problems beside the calls, over half of the ordinary ones are right and fewer than a tenth call, and large sums lose at
-most 15 points.
+most 15 points. Expected of its practice, before that ran: (5) 32 steps gain at least 10 large sums from two seeds of three, and cost
+at most 5 ordinary problems; (6) of the control's large sums, fewer than 20 replies hold all numbers of the question.
 
 Before, between and after, each model is asked the large sums and the ordinary test problems, sampled at temperature 1, the
 calculator at hand.
@@ -22,6 +23,7 @@ import hashlib
 import importlib.metadata as metadata
 import json
 import os
+import re
 import tempfile
 import time
 
@@ -37,8 +39,9 @@ FOLDER, RESULTS = NOTEBOOKS / "outputs/tools", NOTEBOOKS / "results/tools.json"
 SEEDS, QUESTIONS = 3, 100
 STAGES = ("base", "SFT", "GRPO")
 PARTS = ("calls", "solutions", "ordinary", "SFT", "GRPO")  # rows shown, of three kinds; steps, as multiples of the chapter's settings
-PLANS = [(0, 0, 0, 0, 1), (200, 0, 0, 1, 1), (50, 0, 0, 1, 1), (0, 200, 0, 1, 0), (200, 0, 200, 2, 0), (50, 0, 0, 1, 2), (50, 0, 0, 0.28, 0)]
-FIGURES = ["strict", "lenient", "layout", "truncated", "called", "refused"]  # in % of the questions; and "tokens", a mean
+PLANS = [(0, 0, 0, 0, 1), (200, 0, 0, 1, 1), (50, 0, 0, 1, 1), (0, 200, 0, 1, 0), (200, 0, 200, 2, 2), (50, 0, 0, 1, 2), (50, 0, 0, 0.28, 0)]
+FIGURES = ["strict", "lenient", "layout", "truncated", "called", "refused", "copied"]  # in % of the questions; and "tokens", a mean
+NUMBER = re.compile(r"\d[\d,]*\d|\d")
 
 
 def fingerprint_of(settings):
@@ -46,9 +49,15 @@ def fingerprint_of(settings):
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def figures(evaluation):
+def copies(question, text):
+    """Whether all numbers of `question` stand in `text`."""
+    return set(NUMBER.findall(question)) <= set(NUMBER.findall(text))
+
+
+def figures(evaluation, questions):
     """What is kept of an `Evaluation` with calls: shares in % and mean tokens, rounded; and which were right, as a text of 0 and 1."""
     rows = evaluation.rows.assign(called=evaluation.rows["calls"] > 0, refused=evaluation.rows["failed"] > 0)
+    rows["copied"] = list(map(copies, questions, rows["conversation"]))
     shares = (100 * rows[FIGURES].mean()).round(2).to_dict()
     right = "".join(str(int(one)) for one in rows["strict"])
     return {"questions": len(rows), **shares, "tokens": round(float(rows["length"].mean()), 2), "right": right,
@@ -97,7 +106,8 @@ class Trainings:
         self.model.save_lora(folder)
         lora_request = self.model.load_lora(folder)
         params = SamplingParams(temperature=1.0, max_tokens=self.profile.max_completion_length, seed=SEED)
-        return {name: figures(ask_with_calls(self.model, rows, self.tokenizer, params, [calculate], lora_request)) for name, rows in self.tests.items()}
+        return {name: figures(ask_with_calls(self.model, rows, self.tokenizer, params, [calculate], lora_request), rows["question"])
+                for name, rows in self.tests.items()}
 
     def train(self, job, changes=None):
         """The rest of the job's line: "curve" and "agree" (each step's reward, and share of groups that earned the same), "results"

@@ -9,7 +9,7 @@ from grpo_kit.machine.profile import choose_profile
 from grpo_kit.measure.ask import evaluate
 from grpo_kit.measure.score import lenient_accuracy
 from grpo_kit.rewards.ends import end_tokens
-from grpo_kit.training.variants import METHODS, TRIES, clipped_share, curve_of, leave_out_agreeing, ordered, reset_adapter, variant_settings
+from grpo_kit.training.variants import TRIES, change_batches, clipped_share, curve_of, ordered, reset_adapter, variant_settings
 from . import bench
 from .controls import figures, rewards_for
 from .step_cost import PROJECTIONS, ROOT, SEED
@@ -80,8 +80,7 @@ class Trainings:
             trainer = GRPOTrainer(model=self.model, processing_class=self.tokenizer, args=training_args,
                                   reward_funcs=paid + watched, train_dataset=dataset)
             trainer.remove_callback(PrinterCallback)
-            if METHODS[job["method"]].get("leaves_out"):
-                leave_out_agreeing(trainer)
+            change_batches(trainer, job["method"])
             trainer.train()
             log = trainer.state.log_history
             found = {"curve": curve_of(log), "clipped": round(clipped_share(log), 4)}
