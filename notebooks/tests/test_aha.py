@@ -36,7 +36,7 @@ def names(folder):
     """What the cells would define, with a training that is over."""
     (folder / "model").mkdir()
     (folder / "model/cost.json").write_text('{"trained": 8, "optimizer_bytes": 64}')
-    told = {way: [{"text": text, "working": text != "5", "lenient": text == "5"} for text in ("1 + 1 = 2", "5", "1 + 1 = 3", "9 - 9 = 0")] for way in ("sampled", "greedy")}
+    told = {way: [{"text": text, "working": text != "5", "lenient": text == "5", "The": 0.25, "<reasoning>": 0.5, "other": 0.125} for text in ("1 + 1 = 2", "5", "1 + 1 = 3", "9 - 9 = 0")] for way in ("sampled", "greedy")}
     lines = [{"step": 0, "answers": told}, {"step": 1, "reward": 0.123456, "step_time": 1.239, "learning_rate": 1e-3}]
     (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     runs = {way: evaluation(["1 + 1 = 2", "5"], [True, False]) for way in ("sampled", "greedy", "greedy, begun")}
@@ -55,8 +55,18 @@ def test_what_is_kept_of_a_training(tmp_path):
     json.dumps(kept)
 
 
+def test_how_replies_begin_is_counted_at_each_moment_and_probabilities_only_where_they_were_logged():
+    def line(*texts, **first):
+        return {"answers": {way: [{"text": text} | first for text in texts] for way in ("sampled", "greedy")}}
+
+    kept = aha.openings([line("The answer", "12 + 3"), line("<reasoning>", "The answer"), line("<reasoning>", "<reasoning>")])
+    assert kept == {"begins": dict.fromkeys(("sampled", "greedy"), {"The": [1, 1, 0], "<reasoning>": [0, 1, 2]})}
+    first = {"The": 0.5, "<reasoning>": 0.12344, "other": 0.25}
+    assert aha.openings([line("The", **first)])["first"] == {"The": [0.5], "<reasoning>": [0.1234], "other": [0.25]}
+
+
 @pytest.mark.parametrize("method, call", [
-    ("full", ("full", {})), ("slow", ("full", {"rate": 1e-4, "steps": 96})), ("long", ("full", {"steps": 96})), ("lora", ("lora", {}))])
+    ("full", ("full", {})), ("slow", ("full", {"rate": 1e-4, "steps": 96})), ("long", ("full", {"steps": 96})), ("kl", ("full", {"beta": 0.04})), ("lora", ("lora", {}))])
 def test_a_varied_training_is_a_full_one_with_its_own_rate_and_steps(tmp_path, method, call):
     seen = []
     cells = names(tmp_path)
@@ -85,5 +95,7 @@ def test_the_stored_results_are_whole():
         for way, measures in one.get("seen", {}).items():
             for measure, lines in measures.items():
                 assert [line.count("1") / len(stored["watched"]) for line in lines] == pytest.approx(one["curves"][way][measure], abs=1e-4)
-        assert ("seen" in one) == (one["method"] != "none") and {"sampled, begun", "greedy, begun"} <= set(one["after"])
+        for counts in one.get("begins", {}).values():
+            assert all(len(line) == len(one["moments"]) and 0 <= min(line) <= max(line) <= len(stored["watched"]) for line in counts.values())
+        assert ("seen" in one) == ("begins" in one) == (one["method"] != "none") and {"sampled, begun", "greedy, begun"} <= set(one["after"])
     assert len(aha.table(stored["trainings"]).splitlines()) == len(stored["trainings"]) + 1

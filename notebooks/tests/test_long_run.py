@@ -7,8 +7,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
-from grpo_kit.training.resume import JsonLog, NoLastCheckpoint, only_one, read_log, whole_checkpoint
+from grpo_kit.training.resume import JsonLog, NoLastCheckpoint, Resumable, free_lock, only_one, read_log, save_trained, train_once, whole_checkpoint
 
 
 def checkpoint(folder, step, state):
@@ -80,3 +81,47 @@ def test_a_folder_is_held_by_one_process_and_freed_when_that_is_killed(tmp_path)
         process.wait()
     with only_one(tmp_path):
         pass
+
+
+class Trainer:
+    """What `train_once` uses of a GRPOTrainer; `fails` at the first training, after a checkpoint."""
+
+    def __init__(self, folder, fails=False):
+        self.args, self.fails, self.callbacks, self.began = SimpleNamespace(output_dir=str(folder / "checkpoints"), max_steps=4), fails, [], []
+        weight = torch.nn.Parameter(torch.zeros(3))
+        frozen = torch.nn.Parameter(torch.zeros(5), requires_grad=False)
+        self.model = SimpleNamespace(parameters=lambda: [weight, frozen], save_pretrained=lambda new: new.mkdir() or Path(new, "weights").write_text("whole"))
+        self.processing_class = SimpleNamespace(save_pretrained=lambda new: Path(new, "tokenizer.json").write_text("{}"))
+        self.optimizer = SimpleNamespace(state={weight: {"exp_avg": torch.zeros(3), "exp_avg_sq": torch.zeros(3), "plain": 1}})
+
+    def add_callback(self, callback):
+        self.callbacks.append(type(callback))
+
+    def train(self, resume_from_checkpoint):
+        self.began.append(resume_from_checkpoint)
+        if self.fails:
+            Path(self.args.output_dir).mkdir(exist_ok=True)
+            checkpoint(Path(self.args.output_dir), 2, "{}")
+            raise KeyboardInterrupt
+
+
+def test_a_training_goes_on_from_its_checkpoint_and_a_finished_one_is_not_run_again(tmp_path, capsys):
+    folder, killed = tmp_path / "one", Trainer(tmp_path / "one", fails=True)
+    with pytest.raises(KeyboardInterrupt):
+        train_once(lambda: killed, folder)
+    assert killed.began == [None] and {NoLastCheckpoint, Resumable} <= set(killed.callbacks) and not (folder / "model").exists()
+    free_lock(killed.args.output_dir)  # the process would have ended
+    again = Trainer(folder)
+    assert train_once(lambda: again, folder) == folder
+    assert again.began == [str(folder / "checkpoints/checkpoint-2")] and not (folder / "checkpoints").exists()
+    assert sorted(file.name for file in (folder / "model").iterdir()) == ["cost.json", "tokenizer.json", "weights"]
+    train_once(lambda: pytest.fail("trained again"), folder)
+    assert "one: starts\none: goes on from checkpoint-2\none: finished before" in capsys.readouterr().out
+
+
+def test_what_a_training_cost_stands_beside_its_model_and_an_adapter_is_merged(tmp_path):
+    trainer = Trainer(tmp_path)
+    trainer.model.merge_and_unload = lambda: SimpleNamespace(save_pretrained=lambda new: new.mkdir() or Path(new, "weights").write_text("merged"))
+    save_trained(trainer, tmp_path / "model")
+    assert json.loads((tmp_path / "model/cost.json").read_text()) == {"trained": 3, "optimizer_bytes": 24}
+    assert (tmp_path / "model/weights").read_text() == "merged"

@@ -281,8 +281,9 @@ class TestBaseAndAdapter:
         assert titles(figure) == ["greedy", "sampled"]
         ends, dots, first = figure.axes[0].lines[3:6]
         assert list(dots.get_xdata()) == [40.0, 50.0] and list(first.get_xdata()) == [40.0]
+        assert list(dots.get_ydata()) == pytest.approx([1, 0.88]) and list(first.get_ydata()) == [1]  # the first on its row, the others about it
         assert list(ends.get_xdata()) == pytest.approx([35.3, 44.9], abs=0.1)  # Wilson's, of 160 in 400
-        assert [text.get_text() for text in figure.legends[0].texts][1:] == ["a training", "the first"]
+        assert [text.get_text() for text in figure.legends[0].texts][1:] == ["a training", "the first", "none"]
 
     def test_small_groups_of_steps_are_left_out(self):
         base, adapter = evaluation([0] * 25), evaluation([1] * 25)
@@ -373,19 +374,21 @@ def test_rises_are_drawn_where_they_were_found_and_a_curve_without_one_as_dots()
 
 def test_greedy_shares_are_drawn_against_sampled_ones_a_colour_a_method():
     shares = pd.DataFrame({"sampled": [0.2, 0.5], "greedy": [0.0, 0.9]})
-    [axis] = plots.plot_flip({"full 1": shares, "full 2": shares, "lora 1": shares}).axes
+    [axis] = plots.plot_flip({"full 1": shares, "full 2": shares, "lora 1": shares}, named=["full 2"]).axes
     drawn = [line for line in axis.lines if line.get_marker() == "o"]
     assert [list(line.get_xdata()) for line in drawn] == [[20, 50]] * 3 and list(drawn[0].get_ydata()) == [0, 90]
     assert [line.get_color() for line in drawn] == [style.ORANGE, style.ORANGE, style.GREEN]
     assert [text.get_text() for text in axis.get_legend().get_texts()] == ["full", "lora"]
+    assert [(text.get_text(), text.xy) for text in axis.texts if text.get_text()[:5] in ("full ", "lora ")] == [("full 2", (50, 90))]
 
 
-def test_the_price_has_a_dot_as_asked_and_a_ring_begun_for_each_training_and_the_base_as_lines():
+def test_the_price_has_a_dot_as_asked_a_ring_begun_and_a_line_to_the_base_for_each_training():
     rows = {"full 1": (70.0, 75.0), "slow 1": (86.0, 87.0)}
-    figure = plots.plot_price({"sampled": rows, "greedy": rows}, {"sampled": (30.0, 91.0), "greedy": (8.5, 95.75)})
+    figure = plots.plot_price({"sampled": rows, "greedy": rows}, {"sampled": 91.0, "greedy": 95.75}, {"slow 1": "a note"})
     assert titles(figure) == ["sampled", "greedy"] and [label.get_text() for label in figure.axes[0].get_yticklabels()] == list(rows)
-    base, dots = figure.axes[1].lines[:2], figure.axes[0].lines[2:]
-    assert [line.get_xdata()[0] for line in base] == [8.5, 95.75]
+    assert figure.axes[1].lines[0].get_xdata()[0] == 95.75
+    dots, losses = ([line for line in figure.axes[0].lines[1:] if (line.get_marker() == "o") is marked] for marked in (True, False))
     assert [(line.get_xdata()[0], line.get_fillstyle()) for line in dots] == [(70, "full"), (75, "none"), (86, "full"), (87, "none")]
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["untrained, as asked", "untrained, reply begun", "trained, as asked", "trained, reply begun"]
-
+    assert [list(line.get_xdata()) for line in losses] == [[75, 91], [87, 91]] and min(figure.axes[1].get_xlim()) < 70
+    assert [[text.get_text() for text in axis.texts] for axis in figure.axes] == [["a note"], []]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["untrained, reply begun", "trained, as asked", "trained, reply begun"]

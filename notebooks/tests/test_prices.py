@@ -107,8 +107,13 @@ def test_groups_are_apart_where_the_price_lists_give_other_advantages():
 
 
 def test_the_table_pairs_by_seed():
-    text = prices.table([run("layout-first", 1, 10), run("layout-first", 2, 10), run("right-first", 1, 30), run("right-first", 2, 40)])
-    assert text.split() == "layout, sampled layout-first 11.5 % right-first 36.5 % differences +20.0 +30.0".split()
+    layouts = {"layout-first": (10, 10), "even": (10, 30), "right-first": (30, 40)}
+    runs = [run(price, seed, layouts[price][seed - 1]) for price in prices.LISTS for seed in (1, 2)]
+    runs[0]["after"]["truncated, sampled"] = 1.0  # the others were counted without it
+    text = prices.table(runs)
+    assert text.splitlines()[0].split() == "layout, sampled layout-first 11.5 % even 21.5 % right-first 36.5 %".split()
+    assert [line.split() for line in text.splitlines()[1:]] == [
+        "even minus layout-first: +0.0 +20.0".split(), "right-first minus layout-first: +20.0 +30.0".split()]
 
 
 def test_the_stored_result_is_whole_and_comes_from_these_cells():
@@ -119,7 +124,7 @@ def test_the_stored_result_is_whole_and_comes_from_these_cells():
     assert {len(curve) for one in stored["runs"] for curve in one["curves"].values()} == {25}
     assert {"machine", "date", "command", "versions", "model", "questions", "untrained"} <= stored.keys()
     assert all({"full_pattern", "lenient_accuracy", "reward"} <= one["curves"].keys() for one in stored["runs"])
-    counted = [one for one in stored["runs"] if one["price"] == "layout-first"]
+    counted = [one for one in stored["runs"] if one["price"] != "right-first"]  # of right-first not all: the count came later
     assert all(one[name].keys() == {"sampled", "greedy"} for one in counted for name in ("paid", "second reasoning"))
 
 

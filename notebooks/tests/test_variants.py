@@ -153,6 +153,13 @@ def test_each_method_has_a_panel_each_training_a_thin_line_and_the_regime_a_colo
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["one", "four"]
 
 
+def test_the_reference_is_dashed_in_every_panel_but_its_own():
+    figure = plots.plot_learning({"one": curves(0.5, 0.9, 0.7)}, 32, "%", reference="GRPO")
+    dashed = [[line for line in axis.lines if line.get_linestyle() == "--"] for axis in figure.axes[:3]]
+    assert [len(found) for found in dashed] == [0, 1, 1]
+    assert list(dashed[1][0].get_ydata()) == list(figure.axes[0].lines[-1].get_ydata())
+
+
 def test_differences_stand_in_a_row_each_and_only_the_clear_ones_have_a_colour():
     found = {"one": {"GRPO": (1.0, 2.0), "CISPO": (-8.0, 3.0)}, "four": {"GRPO": (0.5, None)}}
     one, four = plots.plot_differences(found, "TRL's default", {("one", "CISPO")}, seeds={"one": {"CISPO": [-9.0, -7.0]}}).axes

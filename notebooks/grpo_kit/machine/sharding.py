@@ -4,6 +4,7 @@ Bytes, and a GB is 10^9 of them; 16-bit training with TRL's own trainer (16-bit 
 float32 weights, gradients and moments), checkpointing, logits in chunks. Communication's own buffers are not counted.
 """
 
+from dataclasses import replace
 from typing import NamedTuple
 
 from .memory import ADAM, RUNTIME, activation_bytes, count_parameters, frozen_bytes, kv_bytes, logits_bytes, memory_plan, verdict
@@ -15,13 +16,15 @@ _known = {}  # what takes its time: a model is built on paper for it
 
 class Choice(NamedTuple):
     """A way (a key of `NUMBERS`) and what the fullest card holds: `training`, {item: bytes} while it trains; `writing`, {item: bytes}
-    while the engine writes; `served`: how many cards the engine has for itself; `split`: over how many training cards it is spread."""
+    while the engine writes; `served`: how many cards the engine has for itself; `split`: over how many training cards it is spread;
+    `batch`: completions a card trains on at a time."""
 
     way: str
     training: dict
     writing: dict
     served: int = 0
     split: int = 1
+    batch: int = 0
 
 
 def known(function, config, *arguments):
@@ -37,11 +40,12 @@ def training_bytes(config, profile, count, everything, shares=1):
     tokens = profile.per_device_train_batch_size * (profile.max_prompt_length + profile.max_completion_length)
     all_weights = count["linear"] + count["rest"]
     trained = all_weights if everything else count["adapter"]
-    states = (4 + 4 + ADAM) * trained + (0 if everything else frozen_bytes(count, "16-bit"))
+    states = (4 + ADAM) * trained + (0 if everything else frozen_bytes(count, "16-bit"))
     layers = config.num_hidden_layers
     gathered = 2 * (2 * count["linear"] / layers + count["rest"]) if shares > 1 else 0  # two layers, embedding and head
     return {
-        "weights, gradients, moments": states / shares,
+        "weights, moments": states / shares,
+        "gradients": 4 * trained / shares,
         "fetched layers": gathered,
         "activations": activation_bytes(config, profile, profile.max_prompt_length) + 2 * tokens * config.hidden_size * layers,
         "logits": logits_bytes(config, profile),
@@ -56,35 +60,47 @@ def engine_bytes(config, profile, count, cards=1, sequences=None):
     return (frozen_bytes(count, "16-bit") + cache) / cards + RUNTIME
 
 
-def choose(config, profile, memory, cards, everything=False):
+def candidates(way, config, profile, count, cards, everything, gradients_stay):
+    """The forms of a 16-bit `way` with the profile's batch, a `Choice` each, whether it fits or not."""
+    batch = profile.per_device_train_batch_size
+    own = batch * profile.gradient_accumulation_steps  # completions of a card
+    parts = training_bytes(config, profile, count, everything, 1 if way == "whole" else cards)
+    stays = ["weights, moments", "fetched layers"] + ["gradients"] * (way == "whole" or gradients_stay)
+    kept = {item: parts[item] for item in stays}  # the engine sleeps while the model trains, and is awake beside its states
+    if way in ("whole", "shares"):
+        yield Choice(way, parts, kept | {"engine": engine_bytes(config, profile, count)}, batch=batch)
+    elif way == "split":
+        for split in (2, 4, 8):
+            if cards % split == config.num_key_value_heads % split == 0:  # as many engines as fit, each with the completions of its cards
+                yield Choice(way, parts, kept | {"engine": engine_bytes(config, profile, count, split, split * own)}, split=split, batch=batch)
+    else:
+        for served in (2**power for power in range(8)):
+            if served < cards:
+                apart = training_bytes(config, profile, count, everything, cards - served)
+                yield Choice(way, apart, {"engine": engine_bytes(config, profile, count, served)}, served, batch=batch)
+
+
+def choose(config, profile, memory, cards, everything=False, gradients_stay=False):
     """What to take for this model on so many cards of `memory` bytes: the first way that fits in `USABLE` of a card, a `Choice`.
 
     "whole": each card has everything, the engine takes turns with the training (one_gpu.yaml, one_host.yaml); "shares": the same
     with the states cut into shares (fsdp2.yaml, zero3.yaml); "split": the engine in pieces too, each over 2, 4 or 8 of the cards
     (`vllm_tensor_parallel_size`; no more than the model has key-value heads); "server": the engine on cards of its own; "4 bits":
-    chapter 05's way. Where nothing fits, what "shares" would hold.
+    chapter 05's way, a copy on every card. Each is tried with the profile's batch, then with halves of it and more accumulation.
+    `gradients_stay`: shares keep their gradients while the engine writes (DeepSpeed), or free them (FSDP2). Where nothing fits, what
+    "shares" would hold with a batch of 1.
     """
-    rank = 0 if everything else profile.lora_rank
-    count = known(count_parameters, config, rank)
-    engine, room = engine_bytes(config, profile, count), USABLE * memory
-    for name, shares in [("whole", 1), ("shares", cards)]:
-        parts = training_bytes(config, profile, count, everything, shares)
-        kept = {item: parts[item] for item in ("weights, gradients, moments", "fetched layers")}
-        writing = kept | {"engine": engine}  # asleep while the model trains, awake beside its states
-        if max(sum(parts.values()), sum(writing.values())) <= room:
-            return Choice(name, parts, writing)
-    own = profile.per_device_train_batch_size * profile.gradient_accumulation_steps
-    for split in (2, 4, 8):
-        if cards % split == config.num_key_value_heads % split == 0:  # as many engines as fit, each with the completions of its cards
-            halves = kept | {"engine": engine_bytes(config, profile, count, split, split * own)}
-            if max(sum(parts.values()), sum(halves.values())) <= room:
-                return Choice("split", parts, halves, split=split)
-    for served in (2**power for power in range(8)):
-        if served < cards:
-            apart = training_bytes(config, profile, count, everything, cards - served)
-            if sum(apart.values()) <= room and engine_bytes(config, profile, count, served) <= room:
-                return Choice("server", apart, {"engine": engine_bytes(config, profile, count, served)}, served)
-    plan = None if everything else known(memory_plan, config, profile, memory)
-    if plan is not None and verdict(plan, config, profile, memory) == "fits":
-        return Choice("4 bits", plan["training"].to_dict(), plan["sampling"].to_dict())
-    return Choice("does not fit", parts, writing)
+    batch, own = profile.per_device_train_batch_size, profile.per_device_train_batch_size * profile.gradient_accumulation_steps
+    smaller = [replace(profile, per_device_train_batch_size=size, gradient_accumulation_steps=own // size)
+               for size in range(batch, 0, -1) if batch % size == 0]
+    count = known(count_parameters, config, 0 if everything else profile.lora_rank)
+    for way in ("whole", "shares", "split", "server"):
+        for sized in smaller:
+            for found in candidates(way, config, sized, count, cards, everything, gradients_stay):
+                if max(sum(found.training.values()), sum(found.writing.values())) <= USABLE * memory:
+                    return found
+    for sized in [] if everything else smaller:
+        plan = known(memory_plan, config, sized, memory)
+        if verdict(plan, config, sized, memory) == "fits":
+            return Choice("4 bits", plan["training"].to_dict(), plan["sampling"].to_dict(), batch=sized.per_device_train_batch_size)
+    return next(candidates("shares", config, smaller[-1], count, cards, everything, gradients_stay))._replace(way="does not fit")

@@ -64,14 +64,14 @@ def plot_trainings(found, questions, xlabel="right last number, % of the questio
                 shares = found[way, reward]
                 first = pd.DataFrame({"first": np.arange(questions) < round(shares[0] / 100 * questions)})
                 axis.plot(wilson_shares(first)[["low", "high"]].iloc[0], [height] * 2, color=GREY, linewidth=3, alpha=0.6, label=f"95 %, over {questions} questions, of the first training")
-                places = height + 0.12 * np.arange(len(shares))  # apart, for they lie close; the first on its bar
+                places = height + 0.12 * np.array([(-1) ** number * -(-number // 2) for number in range(len(shares))])  # apart; the first on its bar
                 axis.plot(shares, places, "o", color=ORANGE, markersize=5, label="a training")
                 axis.plot(shares[:1], places[:1], "o", color="none", markeredgecolor="black", markersize=9, label="the first")
-            axis.axvline(found[way, rewards[0]][0], color=GREY, linestyle=":")  # the model that was not trained
-            axis.set(title=way, xlim=(0, 101), ylim=(len(rewards) - 0.3, -0.4), xlabel=xlabel)
+            axis.axvline(found[way, rewards[0]][0], color=GREY, linestyle=":", label=rewards[0])  # the model that was not trained
+            axis.set(title=way, xlim=(-2, 102), ylim=(len(rewards) - 0.5, -0.5), xlabel=xlabel)
             axis.set_yticks(range(len(rewards)), rewards)
         handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles[:3], labels[:3], loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+        figure.legend(handles[:3] + handles[-1:], labels[:3] + labels[-1:], loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     return figure
 
 

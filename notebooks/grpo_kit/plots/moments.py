@@ -99,14 +99,15 @@ def plot_rises(panels):
     return figure
 
 
-METHOD_COLORS = {"full": ORANGE, "slow": BLUE, "long": "#cc79a7", "lora": GREEN}  # the first word of a training's name
+METHOD_COLORS = {"full": ORANGE, "slow": BLUE, "long": "#cc79a7", "kl": "#111111", "lora": GREEN}  # the first word of a training's name
 
 
 @readable
-def plot_flip(trainings):
+def plot_flip(trainings, named=()):
     """The greedy share of replies with something, against the sampled share, at every moment of each training: a Figure.
 
     `trainings`: {"full 3407": DataFrame with the columns "sampled" and "greedy", shares in [0, 1]}. On the dashed line both ways agree.
+    Those that are `named` have their names beside their first moment above one half.
     """
     with plt.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=(6.6, 4.4))
@@ -119,6 +120,11 @@ def plot_flip(trainings):
             first = next(other for other in trainings if other.split()[0] == method)  # one line of the key for each method
             axis.plot(100 * shares["sampled"], 100 * shares["greedy"], "o-", color=METHOD_COLORS[method], alpha=0.6, markersize=4, linewidth=1.2,
                       label=method if name == first else None)
+            if name in named:
+                place = shares.iloc[(shares["greedy"] >= 0.5).to_numpy().argmax()]
+                side = -1 if place["sampled"] < 0.5 else 1
+                axis.annotate(name, (100 * place["sampled"], 100 * place["greedy"]), xytext=(8 * side, -3), textcoords="offset points",
+                              ha="left" if side > 0 else "right", fontsize=9, color=METHOD_COLORS[method])
         axis.set(xlabel="% with working, sampled", ylabel="% with working, greedy", xlim=(0, 102), ylim=(-3, 103))
         axis.legend(loc="center left", frameon=False)
     plt.close(figure)
@@ -126,24 +132,28 @@ def plot_flip(trainings):
 
 
 @readable
-def plot_price(panels, base):
+def plot_price(panels, base, notes):
     """What each training answers right as asked and with its reply begun, beside the untrained model: a Figure, a panel for each way of asking.
 
-    `panels`: {way: {"full 3407": (as asked, begun)}} and `base`: {way: (as asked, begun)}, all in %. The lines are the untrained model's.
+    `panels`: {way: {"full 3407": (as asked, begun)}} and `base`: {way: begun}, all in %; `notes`: {"full 3410": what stands beside it}.
+    The thin lines are what a reply begun has lost.
     """
     with plt.rc_context(STYLE):
-        height = 1.3 + 0.3 * max(map(len, panels.values()))
-        figure, axes = plt.subplots(1, len(panels), figsize=(5 * len(panels), height), sharey=True, squeeze=False)
+        height = 1.3 + 0.28 * max(map(len, panels.values()))
+        figure, axes = plt.subplots(1, len(panels), figsize=(5 * len(panels), height), sharey=True, sharex=True, squeeze=False)
+        lowest = min(value for trainings in panels.values() for pair in trainings.values() for value in pair)
         for axis, (way, trainings) in zip(axes[0], panels.items()):
-            for value, style, told in zip(base[way], (":", "-"), ("as asked", "reply begun")):
-                axis.axvline(value, color=GREY, linestyle=style, linewidth=1.4, label=f"untrained, {told}")
+            axis.axvline(base[way], color=GREY, linewidth=1.4, label="untrained, reply begun")
             for place, (name, (asked, begun)) in enumerate(trainings.items()):
                 color = METHOD_COLORS[name.split()[0]]
-                axis.plot(asked, place, "o", color=color, markersize=8, label=None if place else "trained, as asked")
-                axis.plot(begun, place, "o", color=color, markersize=13, fillstyle="none", markeredgewidth=1.5, label=None if place else "trained, reply begun")
-            axis.set(title=way, xlabel="% right", xlim=(0, 101), ylim=(len(trainings) - 0.4, -0.6), yticks=range(len(trainings)), yticklabels=list(trainings))
-        key = figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False, fontsize=10)
-        for mark in key.legend_handles[2:]:  # all trainings', whatever their colour
+                axis.plot(asked, place, "o", color=color, markersize=7, label=None if place else "trained, as asked")
+                axis.plot(begun, place, "o", color=color, markersize=12, fillstyle="none", markeredgewidth=1.5, label=None if place else "trained, reply begun")
+                axis.plot([begun, base[way]], [place] * 2, color=color, linewidth=1, alpha=0.6, zorder=1)
+                if name in notes and axis is axes[0][0]:
+                    axis.text(base[way] + 0.6, place, notes[name], va="center", fontsize=7.5, color=color)
+            axis.set(title=way, xlabel="% right", xlim=(lowest - 4, 100), ylim=(len(trainings) - 0.4, -0.6), yticks=range(len(trainings)), yticklabels=list(trainings))
+        key = figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False, fontsize=10)
+        for mark in key.legend_handles[1:]:  # all trainings', whatever their colour
             mark.set(color=STRIP_INK, markersize=8)
     plt.close(figure)
     return figure

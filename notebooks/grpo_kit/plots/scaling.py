@@ -73,31 +73,31 @@ def plot_step_seconds(steps):
 
 @readable
 def plot_choice(panels, rows, columns, names, least):
-    """A field for each model and number of GPUs, coloured by what `choose` says, with the least number of GPUs that fits: a Figure.
+    """A field for each model and number of GPUs, coloured by what `choose` says; before them the least number of GPUs that fits: a Figure.
 
     `panels`: {title: array (rows, columns) of numbers}, 0 where nothing fits; `names`: {number: what it means}; `least`: {title: the
-    least number of each row, also between two columns}; it stands in the first column in which something fits.
+    least number of each row, None where nothing fits}.
     """
     colors = ["#ffffff", "#f0c987", "#9ecae1", BLUE, "#8e6bbf", GREEN]
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(2, 2, figsize=(11, 6.6), sharex=True, sharey=True)
         for axis, (title, values) in zip(axes.flat, panels.items(), strict=True):
+            values = np.pad(values, ((0, 0), (1, 0)))  # a white column for the least numbers
             axis.imshow(values, cmap=ListedColormap(colors), vmin=-0.5, vmax=len(colors) - 0.5, aspect="auto")
             axis.set_title(title)
-            axis.set_xticks(range(len(columns)), columns)
+            axis.set_xticks(range(1 + len(columns)), ["least", *columns])
             axis.set_yticks(range(len(rows)), rows)
-            axis.set_xticks(np.arange(len(columns)) - 0.5, minor=True)
+            axis.set_xticks(np.arange(1 + len(columns)) - 0.5, minor=True)
             axis.set_yticks(np.arange(len(rows)) - 0.5, minor=True)
             axis.grid(which="major", visible=False)
             axis.grid(which="minor", color="white", linewidth=2)
             axis.tick_params(which="both", length=0)
-            for row, column in np.argwhere(np.asarray(values) == 0):
-                axis.text(column, row, "–", ha="center", va="center", color=GREY)
-            for row, found in enumerate(np.asarray(values) > 0):
-                if found.any():
-                    first = int(found.argmax())
-                    axis.text(first, row, least[title][row], ha="center", va="center", weight="bold", color="white" if values[row][first] > 2 else "black")
-        figure.supxlabel("GPUs (8 to a host); the number in a row: the least of 1 to 64 that fit", fontsize=11)
+            for row, column in np.argwhere(values == 0):
+                if column:
+                    axis.text(column, row, "–", ha="center", va="center", color=GREY)
+            for row, number in enumerate(least[title]):
+                axis.text(0, row, number or "none", ha="center", va="center", weight="bold")
+        figure.supxlabel("GPUs (8 to a host); least: the least number of 1 to 64 that fits", fontsize=11)
         figure.legend(handles=[Patch(facecolor=colors[number], edgecolor=GREY, label=name) for number, name in names.items()],
                       frameon=False, ncols=2, loc="outside upper center")
     plt.close(figure)
@@ -108,21 +108,23 @@ def plot_choice(panels, rows, columns, names, least):
 def plot_workers(panels):
     """Seconds of a step against the number of workers that write: a Figure, its panels on one scale.
 
-    `panels`: {title: (workers, {label: seconds}, (least, most), together)}. A curve's seconds are those for 1, 2, … writers; from
-    `least` to `most` the last curve is nearly at its best, and `least` is marked; `together` is the step in which every worker does both.
+    `panels`: {title: (workers, {label: seconds}, (least, most), together, known)}. A curve's seconds are those for 1, 2, … writers, its
+    best is marked; from `least` to `most` the last curve is nearly at its best; `together` is the step in which every worker does
+    both; with fewer than `known` writers each writes more completions than was measured.
     """
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, len(panels), figsize=(11, 4.2), sharey=True, squeeze=False)
-        lowest = [min(map(min, curves.values())) for _, curves, _, _ in panels.values()]
-        for axis, (title, (workers, curves, (least, most), together)) in zip(axes[0], panels.items(), strict=True):
+        lowest = [min(map(min, curves.values())) for _, curves, *_ in panels.values()]
+        for axis, (title, (workers, curves, (least, most), together, known)) in zip(axes[0], panels.items(), strict=True):
             said = [(f"all, in turns: {together:.1f} s", GREY)]
             for (label, seconds), color in zip(curves.items(), (ORANGE, BLUE), strict=True):
                 axis.plot(range(1, workers), seconds, color=color, lw=2, label=label)
-                writers = least if color == BLUE else int(np.argmin(seconds)) + 1
+                writers = int(np.argmin(seconds)) + 1
                 axis.plot(writers, seconds[writers - 1], "o", color=color)
                 said.append((f"{label.partition(',')[0]}: {seconds[writers - 1]:.1f} s, {writers} of {workers} writing", color))
-            axis.plot(range(least, most + 1), seconds[least - 1 : most], color=BLUE, lw=9, alpha=0.25, solid_capstyle="round",
+            axis.plot(range(least, most + 1), seconds[least - 1 : most], color=BLUE, lw=13, alpha=0.35, solid_capstyle="round",
                       label="one step off: within 5 % of its best")
+            axis.axvspan(0, min(known, workers), color=LIGHT, alpha=0.3, lw=0, label="beyond what was measured for a writer")
             axis.axhline(together, color=GREY, ls="--", lw=1.5, label="all do both, in turns")
             for line, (words, color) in enumerate(said):
                 axis.text(0.0, 1.03 + 0.068 * (len(said) - 1 - line), words, color=color, fontsize=10, transform=axis.transAxes)

@@ -20,12 +20,17 @@ def _rows(panels, methods, width, **options):
     return figure, axes[0]
 
 
+def _smoothed(curves, smooth):
+    """Each curve with every point the mean of the last `smooth`."""
+    return [[np.mean(curve[max(0, end - smooth) : end]) for end in range(1, len(curve) + 1)] for curve in curves]
+
+
 @readable
-def plot_learning(regimes, samples, ylabel, columns=3, smooth=3):
+def plot_learning(regimes, samples, ylabel, columns=3, smooth=3, reference=None):
     """A panel for each method: each training a thin line, their mean a thick one, in the colour of its regime: a Figure.
 
     `regimes`: {title: {method: array (trainings, generations) of shares in %}}; `samples`: completions a generation. A point is the
-    mean of the last `smooth` generations.
+    mean of the last `smooth` generations. The means of the method `reference` are drawn in every panel, dashed.
     """
     methods = list(dict.fromkeys(method for found in regimes.values() for method in found))
     rows = max(-(-len(methods) // columns), 1)
@@ -37,15 +42,18 @@ def plot_learning(regimes, samples, ylabel, columns=3, smooth=3):
         for axis, method in zip(axes.flat, methods):
             axis.set_title(method)
             for (title, found), color in zip(regimes.items(), COLOURS):
-                curves = np.asarray(found.get(method, np.empty((0, 1))))
-                means = [[curve[max(0, end - smooth) : end].mean() for end in range(1, len(curve) + 1)] for curve in curves]
+                means = _smoothed(found.get(method, []), smooth)
                 for curve in means if len(means) > 1 else []:
                     axis.plot(samples * np.arange(1, len(curve) + 1), curve, color=color, linewidth=0.7, alpha=0.35)
                 if means:
                     axis.plot(samples * np.arange(1, len(means[0]) + 1), np.mean(means, axis=0), color=color, linewidth=2.4, label=title)
+                others = _smoothed(found.get(reference, []) if method != reference else [], smooth)
+                if others:
+                    label = f"{reference}, {title}"
+                    axis.plot(samples * np.arange(1, len(others[0]) + 1), np.mean(others, axis=0), "--", color=color, linewidth=1.2, label=label)
         handles = {label: line for axis in axes.flat for line, label in zip(*axis.get_legend_handles_labels())}
         if handles:
-            figure.legend(handles.values(), handles, loc="outside upper left", ncols=len(handles), frameon=False)
+            figure.legend(handles.values(), handles, loc="outside upper left", ncols=2, frameon=False)
         axes[0][0].set_ylim(0, None)
         figure.supxlabel("completions sampled", fontsize=11)
         figure.supylabel(ylabel, fontsize=11)
@@ -69,7 +77,7 @@ def plot_differences(panels, reference, clear=(), margin=0, seeds=None):
                 each = (seeds or {}).get(title, {}).get(method, [])
                 axis.plot(each, [place] * len(each), ".", color=shown, alpha=0.5, zorder=1)
                 axis.errorbar(mean, place, xerr=half or 0, fmt="o", color=shown, elinewidth=2)
-            axis.set(title=title, xlabel=f"points more than {reference}")
+            axis.set(title=title, xlabel=f"points more than {reference}" + f" (band: ± {margin:g})" * bool(margin))
     return figure
 
 
@@ -91,5 +99,5 @@ def plot_choice(panels):
                     axis.plot([np.median(needed)] * 2, [place - 0.3, place + 0.3], color=color, linewidth=3)
                 text = f"{len(dots)} of {len(needed)}; {end:.0f} % at the end"
                 axis.annotate(text, (1.02, place), xycoords=("axes fraction", "data"), va="center", fontsize=10)
-            axis.set(title=title, xlabel="completions until the bar; how many seeds reach it", xlim=(0, 1.05 * max(reached, default=1)))
+            axis.set(title=title, xlabel="completions until the bar (stroke: median); right: how many seeds reach it", xlim=(0, 1.05 * max(reached, default=1)))
     return figure

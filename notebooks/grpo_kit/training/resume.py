@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import logging
 import os
 import re
 import shutil
@@ -206,3 +207,39 @@ class NoLastCheckpoint(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         control.should_save = control.should_save and state.global_step < state.max_steps
+
+
+def save_trained(trainer, folder):
+    """Writes a trainer's model, an adapter merged into it, and its tokenizer to `folder`, whole or not at all; cost.json says what was trained."""
+    model, states = trainer.model, trainer.optimizer.state.values()
+    cost = {"trained": sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
+            "optimizer_bytes": sum(value.nbytes for state in states for value in state.values() if hasattr(value, "nbytes"))}
+    model = model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+    temporary = Path(f"{folder}.part")
+    model.save_pretrained(temporary)
+    trainer.processing_class.save_pretrained(temporary)
+    (temporary / "cost.json").write_text(json.dumps(cost))
+    temporary.rename(folder)
+
+
+def train_once(new_trainer, folder):
+    """Trains what `new_trainer()` makes, from its last whole checkpoint if there is one, and saves it as `folder`/model; returns `folder`.
+
+    One whose model is there is not run again. RuntimeError where another process has the folder.
+    """
+    folder = Path(folder)
+    with only_one(folder):
+        if (folder / "model").is_dir():
+            print(f"{folder.name}: finished before, its log is read. To train it again, delete that folder in {folder.parent}.")
+            return folder
+        trainer = new_trainer()
+        for callback in (NoLastCheckpoint(), Resumable(trainer.args)):
+            trainer.add_callback(callback)
+        checkpoint = whole_checkpoint(trainer.args.output_dir)
+        print(f"{folder.name}: {'goes on from ' + Path(checkpoint).name if checkpoint else 'starts'}", flush=True)
+        # It would warn that the checkpoint lacks lm_head: that is the embedding, stored once.
+        logging.getLogger("transformers.trainer").addFilter(lambda record: "['lm_head.weight']" not in record.getMessage())
+        trainer.train(resume_from_checkpoint=checkpoint)
+        save_trained(trainer, folder / "model")
+        shutil.rmtree(trainer.args.output_dir, ignore_errors=True)
+    return folder
