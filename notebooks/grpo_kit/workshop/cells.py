@@ -1,4 +1,4 @@
-"""A chapter's own cells, run outside the chapter: how `make aha` and `make prices` train just what the reader sees."""
+"""A chapter's own cells, run outside the chapter: how `aha`, `folds` and `prices` train just what the reader sees."""
 
 import json
 from pathlib import Path
@@ -13,9 +13,12 @@ def tagged(notebook, tag):
     return found
 
 
-def run(notebook, tag):
-    """{name: value} of what the notebook's cells with that tag define, run in order; a traceback names the cell."""
-    names = {"__name__": Path(notebook).stem}
+def run(notebook, tag, names=None):
+    """{name: value} of what the notebook's cells with that tag define, run in order; a traceback names the cell.
+
+    They see `names`, what other cells defined, and add to it.
+    """
+    names = {"__name__": Path(notebook).stem} if names is None else names
     for number, source in tagged(notebook, tag):
         exec(compile(source, f"{Path(notebook).name}, cell {number}", "exec"), names)
     return names
