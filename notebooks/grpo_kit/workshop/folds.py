@@ -1,4 +1,4 @@
-"""What chapter 08's training does with every row as a test row: it is run once for each of the four folds of its rows.
+"""What does chapter 08's training teach? Four trainings, one for each fold of its rows, so that each row is a test row once.
 
     PYTHONPATH=notebooks .venv/bin/python -m grpo_kit.workshop.folds
 
