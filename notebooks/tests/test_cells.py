@@ -25,11 +25,6 @@ def test_the_tagged_cells_are_run_in_their_order_and_no_others(notebook):
     assert cells.run(file, "training")["train"]() == 21
 
 
-def test_cells_with_another_tag_go_on_from_what_was_defined(notebook):
-    names = cells.run(notebook("rate = 2"), "training")
-    assert cells.run(notebook("rate = rate + 1", tags=("untouched",)), "untouched", names)["rate"] == 3
-
-
 def test_a_cell_without_tags_is_another(notebook):
     assert [number for number, _ in cells.tagged(notebook("1", "2"), "training")] == [0, 2]
 

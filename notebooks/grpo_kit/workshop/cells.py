@@ -13,12 +13,9 @@ def tagged(notebook, tag):
     return found
 
 
-def run(notebook, tag, names=None):
-    """{name: value} of what the notebook's cells with that tag define, run in order; a traceback names the cell.
-
-    They see `names`, what other cells defined, and add to it.
-    """
-    names = {"__name__": Path(notebook).stem} if names is None else names
+def run(notebook, tag):
+    """{name: value} of what the notebook's cells with that tag define, run in order; a traceback names the cell."""
+    names = {"__name__": Path(notebook).stem}
     for number, source in tagged(notebook, tag):
         exec(compile(source, f"{Path(notebook).name}, cell {number}", "exec"), names)
     return names

@@ -1,17 +1,18 @@
-"""What does chapter 08's training teach? Four trainings, one for each fold of its rows, so that each row is a test row once.
+"""What does chapter 08's training teach? It trains on two thirds of its rows; here are the trainings of the other two folds.
 
     PYTHONPATH=notebooks .venv/bin/python -m grpo_kit.workshop.folds
 
-Nothing is written twice: the notebook's cells tagged "folds" are run here as they stand, once for each FOLD; fold 0 runs the one
-tagged "untouched" too. A finished fold is a file of notebooks/outputs/folds/, written whole, and not run again while those cells
-and the model stay the same. Killed, it goes on when it is called again. At the end notebooks/results/folds.json is written whole.
+Nothing is written twice: the notebook's cells tagged "folds" are run here as they stand, once for each FOLD that the chapter itself
+does not run. Together the three test each of the 180 rows once. A finished fold is a file of notebooks/outputs/folds/, written
+whole, and not run again while those cells and the model stay the same. Killed, it goes on when it is called again. At the end
+notebooks/results/folds.json is written whole.
 
 Expected, written down before the first run (2026-11-28), over all 180 rows:
 1. the trained model opens as the row more often than with three shots, and more often than the table of first words;
 2. it is right on more of the questions with one answer than the untouched model (each corrected p below 0.05);
 3. it agrees with the rows' yes or no about as often as a reply that always says No;
-4. over the four trainings the number of facts right changes by less than five of a hundred, while ten or more go each way;
-5. the strength chosen is 0.5 in at least three folds, and loses at most five points of openings and of right answers;
+4. in the chapter's own training the number of facts right changes by less than five of a hundred, while ten or more go each way;
+5. the strength chosen is 0.5 in at least two folds, and loses at most five points of openings and of right answers;
 6. the best step lies between 25 and 50 in every fold.
 """
 
@@ -27,34 +28,32 @@ from .gpu_check import write
 from .prices import PACKAGES, code_hash, finished, train_left
 from .step_cost import ROOT
 
-CHAPTER, TAGS = NOTEBOOKS / "08_sft_lora.ipynb", ["folds", "untouched"]
+CHAPTER, TAG = NOTEBOOKS / "08_sft_lora.ipynb", "folds"
 FOLDER, RESULTS = NOTEBOOKS / "outputs/folds", NOTEBOOKS / "results/folds.json"
-FOLDS = 4
+FOLDS = [1, 2]  # the chapter runs 0
 
 
 def kind():
     """What a stored fold depends on: a hash of the cells that it ran, and the model's fingerprint."""
     from grpo_kit.machine.profile import PROFILES
 
-    code = code_hash(source for tag in TAGS for _, source in cells.tagged(CHAPTER, tag))
+    code = code_hash(source for _, source in cells.tagged(CHAPTER, TAG))
     return {"code": code, "model": fingerprint(PROFILES["laptop"].model)}
 
 
 def record(names):
     """What is kept of one fold, from what the chapter's cells defined: losses, the chosen strength, every reply. A dict for JSON."""
     curves = {name: {int(step): round(float(loss), 4) for step, loss in names[name].items()} for name in ("training_loss", "validation_loss")}
-    return {"best": names["best_step"], "steps": names["last_step"], **curves, "weaker": names["weaker"],
+    return {"fold": names["FOLD"], "best": names["best_step"], "steps": names["last_step"], **curves, "weaker": names["weaker"],
             "losses": {str(strength): round(loss, 4) for strength, loss in names["losses"].items()},
-            "instructions": [row["instruction"] for row in names["test"]], "answers": names["answers"], "said": names["said"],
+            "instructions": [row["instruction"] for row in names["test"]], "answers": names["answers"], "opened": names["opened"],
             "after": f"best at step {names['best_step']}, strength {names['weaker']}"}
 
 
 def run(fold):
     """Trains and asks one fold: its `record`. The cells of the chapter print as they do there."""
     os.environ["FOLD"] = str(fold)
-    names = cells.run(CHAPTER, TAGS[0])
-    if fold == 0:  # the untouched model answers the same in every fold
-        names = cells.run(CHAPTER, TAGS[1], names)
+    names = cells.run(CHAPTER, TAG)
     kept = record(names)
     names.clear()
     gc.collect()  # the next fold loads the model anew
@@ -69,8 +68,8 @@ def main():
 
     small_real_model()
     this = kind()
-    train_left([("fold", fold) for fold in range(FOLDS)], FOLDER, this, lambda _, fold: run(fold))
-    runs = [finished(FOLDER / f"fold_{fold}.json", this) for fold in range(FOLDS)]
+    train_left([("fold", fold) for fold in FOLDS], FOLDER, this, lambda _, fold: run(fold))
+    runs = [finished(FOLDER / f"fold_{fold}.json", this) for fold in FOLDS]
     if None in runs:
         return print(f"{runs.count(None)} folds are left, in other processes or none: the same command goes on.")
     write(RESULTS, {"machine": bench.machine(), "date": datetime.date.today().isoformat(), "command": "python -m grpo_kit.workshop.folds",
