@@ -1,4 +1,4 @@
-"""A chapter's own cells, run outside the chapter: how `make aha` and `make prices` train just what the reader sees."""
+"""A chapter's own cells, run outside the chapter: how `aha`, `folds` and `prices` train just what the reader sees."""
 
 import json
 from pathlib import Path
