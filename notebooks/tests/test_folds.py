@@ -9,7 +9,7 @@ from grpo_kit.data import is_chinese, read_instructions
 from grpo_kit.workshop import cells, folds
 
 SOURCES = [source for _, source in cells.tagged(folds.CHAPTER, folds.TAG)]
-NAMES = {"FOLD": 1, "best_step": 40, "last_step": 50, "training_loss": {5: 2.12345}, "validation_loss": {0: 2.5, 5: 2.0}, "weaker": 0.5,
+NAMES = {"FOLD": 1, "best_step": 40, "last_step": 50, "training_loss": {5: 2.12344}, "validation_loss": {0: 2.5, 5: 2.0}, "weaker": 0.5,
          "losses": {0: 2.5, 0.5: 1.23456, 1: 1.1}, "test": [{"instruction": "Who?", "output": "I."}], "answers": {"trained": ["I."]},
          "opened": {"trained": ["Once"]}}
 
