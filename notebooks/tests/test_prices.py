@@ -128,18 +128,17 @@ def test_the_stored_result_is_whole_and_comes_from_these_cells():
     assert all(one[name].keys() == {"sampled", "greedy"} for one in counted for name in ("paid", "second reasoning"))
 
 
-def test_the_mended_recipe_and_the_exercises_are_stored_from_these_cells():
+def test_the_mended_recipe_is_stored_from_these_cells():
     stored = json.loads(prices.RESULTS.read_text("utf-8"))
     both = [source for _, source in cells.tagged(prices.CHAPTER, prices.TAG, prices.MENDED)]
     assert len(both) == len(SOURCES) + 3 and any("def exact_layout" in source for source in both)
-    assert stored["other code"] == prices.code_hash(both), "the chapter's cells have changed since: run `make prices`"
-    trained = [(one["price"], one["seed"]) for one in stored["others"]]
-    assert trained == [(prices.MENDED, seed) for seed in stored["seeds"]] + [(price, stored["seeds"][0]) for price in prices.EXERCISES]
-    assert stored["prices"].keys() == {*prices.LISTS, prices.MENDED, *prices.EXERCISES}
-    for one in [stored["untrained"], *stored["others"][: prices.SEEDS]]:
-        assert len(one["in the layout"]) == stored["questions"] and one["fresh"].keys() == stored["others"][0]["after"].keys()
+    assert stored["mended code"] == prices.code_hash(both), "the chapter's cells have changed since: run `make prices`"
+    assert [(one["price"], one["seed"]) for one in stored["mended"]] == [(prices.MENDED, seed) for seed in stored["seeds"]]
+    assert stored["prices"].keys() == {*prices.LISTS, prices.MENDED}
+    for one in [stored["untrained"], *stored["mended"]]:
+        assert len(one["in the layout"]) == stored["questions"] and one["fresh"].keys() == stored["mended"][0]["after"].keys()
         assert [sum(column) for column in zip(*one["in the layout"])] == one["kinds"]["in the layout"]
-    assert all("exact_layout" in one["curves"] for one in stored["others"][: prices.SEEDS])
+    assert all("exact_layout" in one["curves"] for one in stored["mended"])
 
 
 def test_a_closer_look_asks_other_questions_and_gives_the_test_set_back():
@@ -156,13 +155,11 @@ def test_a_closer_look_asks_other_questions_and_gives_the_test_set_back():
     assert asked == [["2", "3", "4"]] and list(names["test"]["question"]) == ["0", "1"]
 
 
-def test_each_of_the_other_trainings_is_the_one_its_name_says(monkeypatch):
+def test_the_mended_recipe_has_its_own_rewards(monkeypatch):
     monkeypatch.setattr(prices, "record", lambda names, price, seed, **changes: {"price": price} | changes)
     monkeypatch.setattr(prices, "looked_closer", lambda names, times: {"times": times})
-    names = {"exact_number": "number", "exact_layout": "layout"}
-    assert prices.record_other(names, "mended", 1) == {"price": "mended", "rewards": ["number", "layout"], "times": 3}
-    assert prices.record_other(names, "near", 1) == {"price": "near"}
-    assert prices.record_other(names, "undivided", 1) == {"price": "undivided", "scale_rewards": "none"}
+    got = prices.record_mended({"exact_number": "number", "exact_layout": "layout"}, "mended", 1)
+    assert got == {"price": "mended", "rewards": ["number", "layout"], "times": 3}
 
 
 def test_the_stand_in_for_the_kernel_gives_log_probabilities_and_their_gradients():

@@ -9,7 +9,6 @@ Expected of *mended*, section 9's recipe, when two of its seeds had been seen (3
 replies of 200; (3) one to three of the eight lose the layout: greedily fewer than a tenth of the replies keep it; (4) of the sampled
 replies in the layout a smaller share is right than untrained on the same questions, from every seed that keeps it; (5) on 200
 questions asked of no training before, the mean share of right last numbers differs by at most 3 points from the test set's.
-Expected of the exercises' trainings, seen once before: the same as then.
 
 Nothing is written twice: the notebook's cells tagged "prices" are run here as they stand, up to `train` and `measure`, and for
 the mended recipe those tagged "mended". A finished training is a file of notebooks/outputs/prices/, written whole, and not run again while those cells and the model
@@ -37,7 +36,6 @@ CHAPTER, TAG, MENDED = NOTEBOOKS / "10_grpo_without_vllm.ipynb", "prices", "mend
 FOLDER, RESULTS = NOTEBOOKS / "outputs/prices", NOTEBOOKS / "results/prices.json"
 LISTS, SEEDS = ["layout-first", "even", "right-first"], 8
 CURVES = {name: f"rewards/{name}/mean" for name in ("full_pattern", "exact_layout", "lenient_accuracy", "apart")} | {"one_kind": "frac_reward_zero_std"}
-EXERCISES = {"alone": [1.0, 0.0, 0.0], "near": [1.0, 1.05, 1.1], "undivided": [1.0, 2.0, 4.0]}  # from the first seed
 KEPT = 4  # replies of each way of asking
 PACKAGES = ["torch", "transformers", "peft", "trl"]
 
@@ -83,10 +81,8 @@ def looked_closer(names, times):
             "in the layout": counts["in the layout"].to_numpy().tolist()}  # the same for each question
 
 
-def record_other(names, price, seed):
-    """`record` for the mended recipe, with a closer look, and for the exercises' trainings."""
-    if price != MENDED:
-        return record(names, price, seed, **({"scale_rewards": "none"} if price == "undivided" else {}))
+def record_mended(names, price, seed):
+    """`record` for the mended recipe, with its own rewards and a closer look."""
     return record(names, price, seed, rewards=[names["exact_number"], names["exact_layout"]]) | looked_closer(names, 3)
 
 
@@ -141,17 +137,15 @@ def main():
     options = parser.parse_args()
     os.chdir(NOTEBOOKS)  # the profile names its folders from there
     names = cells.run(CHAPTER, TAG, MENDED)
-    names["PRICES"] |= EXERCISES
     model = fingerprint(names["profile"].model)
-    kind, other_kind = ({"code": code_hash(source for _, source in cells.tagged(CHAPTER, *tags)), "model": model} for tags in ([TAG], [TAG, MENDED]))
+    kind, mended_kind = ({"code": code_hash(source for _, source in cells.tagged(CHAPTER, *tags)), "model": model} for tags in ([TAG], [TAG, MENDED]))
     seeds = [SEED + number for number in range(options.seeds)]
     jobs = [(price, seed) for seed in seeds for price in LISTS]
-    others = [(MENDED, seed) for seed in seeds] + [(price, SEED) for price in EXERCISES]
     train_left(jobs, FOLDER, kind, lambda price, seed: record(names, price, seed))
-    train_left(others, FOLDER, other_kind, lambda price, seed: record_other(names, price, seed))
+    train_left([(MENDED, seed) for seed in seeds], FOLDER, mended_kind, lambda price, seed: record_mended(names, price, seed))
     runs = [finished(FOLDER / f"{price}_{seed}.json", kind) for price in LISTS for seed in seeds]
-    other_runs = [finished(FOLDER / f"{price}_{seed}.json", other_kind) for price, seed in others]
-    if left := [*runs, *other_runs].count(None):
+    mended = [finished(FOLDER / f"{MENDED}_{seed}.json", mended_kind) for seed in seeds]
+    if left := [*runs, *mended].count(None):
         return print(f"{left} trainings are left, in other processes or none: the same command goes on.")
     print(f"\n{table(runs)}")
     results = RESULTS if options.seeds == SEEDS else FOLDER / RESULTS.name
@@ -162,7 +156,7 @@ def main():
                     "profile": names["profile"].name, "seeds": seeds, **kind, "prices": names["PRICES"],
                     "questions": len(names["test"]), "untrained": names["shares"](names["measure"]()) | looked_closer(names, 10),
                     "runs": [{name: run[name] for name in run if name not in kind} for run in runs],
-                    "other code": other_kind["code"], "others": [{name: run[name] for name in run if name not in kind} for run in other_runs]})
+                    "mended code": mended_kind["code"], "mended": [{name: run[name] for name in run if name not in kind} for run in mended]})
     print(f"\nsaved as {results.relative_to(ROOT)}")
 
 
