@@ -11,9 +11,10 @@ replies in the layout a smaller share is right than untrained on the same questi
 questions asked of no training before, the mean share of right last numbers differs by at most 3 points from the test set's.
 
 Nothing is written twice: the notebook's cells tagged "prices" are run here as they stand, up to `train` and `measure`, and for
-the mended recipe those tagged "mended". A finished training is a file of notebooks/outputs/prices/, written whole, and not run again while those cells and the model
-stay the same. Killed, it goes on when it is called again; called twice at once, each takes what the other has not begun.
-When the last training is there, notebooks/results/prices.json is written whole; with fewer seeds outputs/prices/prices.json.
+the mended recipe those tagged "mended". A finished training is a file of notebooks/outputs/prices/, written whole, and not run
+again while those cells and the model stay the same. Killed, it goes on when it is called again; called twice at once, each takes
+what the other has not begun. When the last training is there, notebooks/results/prices.json is written whole; with fewer seeds
+outputs/prices/prices.json.
 """
 
 import argparse
@@ -64,7 +65,8 @@ def record(names, price, seed, **changes):
         paid[way] = round(100 * float(np.mean(names["full_pattern"](texts))), 2)
         twice[way] = round(100 * float((texts.str.count("<reasoning>") > 1).mean()), 2)
         unopened[way] = round(100 * float((~texts.str.contains("<reasoning>")).mean()), 2)
-    return {"price": price, "seed": seed, "after": names["shares"](evaluations), "paid": paid, "second reasoning": twice, "no opening tag": unopened, "curves": curves,
+    return {"price": price, "seed": seed, "after": names["shares"](evaluations), "paid": paid, "second reasoning": twice,
+            "no opening tag": unopened, "curves": curves,
             "replies": {way: evaluation.rows["text"].head(KEPT).tolist() for way, evaluation in evaluations.items()}}
 
 
