@@ -378,6 +378,7 @@ def test_the_changes_of_the_questions_are_bars_over_the_steps():
     counts = pd.Series([0, 3, 1], index=[2, 4, 6])
     figure = plots.plot_changes({"sampled": counts, "greedy": counts[::-1].set_axis([2, 4, 6])})
     assert titles(figure) == ["sampled", "greedy"]
+    assert [text.get_text() for text in figure.axes[0].texts] == ["", "3", "1"]
     assert [[(bar.get_x() + bar.get_width() / 2, bar.get_height()) for bar in axis.patches] for axis in figure.axes] == [[(2, 0), (4, 3), (6, 1)], [(2, 1), (4, 3), (6, 0)]]
 
 

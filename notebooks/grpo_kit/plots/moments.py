@@ -110,7 +110,8 @@ def plot_changes(panels):
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, len(panels), figsize=(4.8 * len(panels), 2.6), sharey=True, squeeze=False)
         for axis, (title, counts) in zip(axes[0], panels.items()):
-            axis.bar(counts.index, counts, width=0.8 * min(np.diff(counts.index)), color=GREEN)
+            bars = axis.bar(counts.index, counts, width=0.8 * min(np.diff(counts.index)), color=GREEN)
+            axis.bar_label(bars, [count or "" for count in counts], fontsize=9, color=GREY)
             axis.set(title=title, xlabel="training step")
         axes[0][0].set_ylabel("questions")
     plt.close(figure)
