@@ -28,6 +28,7 @@ if not torch.accelerator.is_available():  # TRL and PEFT would import these; it 
     sys.modules |= dict.fromkeys(("vllm", "torchao", "bitsandbytes"))
 
 import trl.trainer.utils
+from accelerate import DistributedType, PartialState
 from accelerate.utils import gather_object
 from datasets import load_dataset
 from safetensors.torch import save_file
@@ -67,9 +68,9 @@ class Given:
     leave_timeout: bool = False
 
 
-def here(tensor):
-    """What this process holds of a parameter, in float32 on the CPU: all of it, or under FSDP its share."""
-    return getattr(tensor, "to_local", lambda: tensor)().detach().float().cpu()
+def whole(tensor):
+    """A parameter or gradient in float32 on the CPU; under FSDP2 all ranks must ask, and their shares are gathered."""
+    return getattr(tensor, "full_tensor", lambda: tensor)().detach().float().cpu()
 
 
 class Diary(TrainerCallback):
@@ -80,7 +81,7 @@ class Diary(TrainerCallback):
 
     def __init__(self, args, given):
         self.rank, self.world, self.losses = args.process_index, args.world_size, given.losses
-        self.keeps = args.process_index == 0 and given.rollouts is not None
+        self.from_file = given.rollouts is not None
         self.folder, self.parts, self.loss, self.tokens, self.longest, self.trainer = Path(args.output_dir), [], 0.0, 0, 0, None
         self.file = self.folder / f"rank_{self.rank}.jsonl"
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -113,22 +114,28 @@ class Diary(TrainerCallback):
         self.parts, self.loss, self.tokens, self.longest = [], 0.0, 0, 0
         self.began, self.cpu = time.time(), time.process_time()
 
+    def keep(self, tensors, name):
+        if self.from_file:
+            gathered = {name: whole(tensor) for name, tensor in tensors.items()}
+            if self.rank == 0:
+                save_file(gathered, self.folder / f"{name}.safetensors")
+
     def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
-        if self.keeps and (self.losses or state.global_step == 0):
-            gradients = {name: tensor.grad.clone() for name, tensor in model.named_parameters() if tensor.grad is not None}
-            save_file(gradients, self.folder / f"gradient_{self.trainer.loss_type}.safetensors")
+        if self.losses or state.global_step == 0:
+            self.keep({name: tensor.grad for name, tensor in model.named_parameters() if tensor.grad is not None}, f"gradient_{self.trainer.loss_type}")
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
         trained = {name: tensor for name, tensor in model.named_parameters() if tensor.requires_grad}
-        if self.keeps and state.global_step == 1:
-            save_file({name: here(tensor) for name, tensor in trained.items()}, self.folder / "adapter_1.safetensors")
+        if state.global_step == 1:
+            self.keep(trained, "adapter_1")
         digest, left = hashlib.sha256(), HASHED
         for tensor in trained.values():
-            if left > 0:
-                digest.update(here(tensor).numpy().tobytes())
+            if tensor.numel() <= left:
+                digest.update(whole(tensor).numpy().tobytes())
                 left -= tensor.numel()
         line = {"step": state.global_step, "rank": self.rank, "pid": os.getpid(), "loss": self.loss, "tokens": self.tokens, "longest": self.longest,
-                "adapter": digest.hexdigest()[:16], "began": self.began, "seconds": time.time() - self.began,
+                "adapter": digest.hexdigest()[:16], "holds": sum(getattr(tensor, "to_local", lambda: tensor)().numel() for tensor in model.parameters()),
+                "began": self.began, "seconds": time.time() - self.began,
                 "cpu": time.process_time() - self.cpu, "parts": self.parts}
         with open(self.file, "a") as file:
             file.write(json.dumps(line) + "\n")
@@ -140,6 +147,8 @@ class WatchedTrainer(GRPOTrainer):
     def __init__(self, given, diary, **options):
         super().__init__(**options)
         self.given, self.diary, self.hooked, diary.trainer = given, diary, False, self
+        if self.is_fsdp_enabled:  # else a rank whose completions are done leaves generate(), and the others wait for its share for ever
+            self.accelerator.unwrap_model(self.model).base_model.model._is_fsdp_managed_module = True
 
     def _generate_single_turn(self, prompt_ids, *arguments, **options):
         file = Path(self.given.rollouts) if self.given.rollouts and (self.given.losses or self.state.global_step == 0) else None
@@ -183,6 +192,8 @@ def main(words=None):
     if training_args.device.type == "cpu":
         trl.trainer.utils._ChunkedLogProbFunction = PlainLogProbs
         training_args.__dict__["_setup_devices"] = torch.device("cpu")  # cached as cpu:0, on which torch.load can put no optimiser
+        if os.environ.get("ACCELERATE_USE_FSDP") == "true":  # without a GPU accelerate 1.15 trains copies instead, and says nothing
+            PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
         if dist.is_initialized() and not given.leave_timeout:
             dist.distributed_c10d._set_pg_timeout(timedelta(seconds=training_args.ddp_timeout))
     set_seed(training_args.seed)  # for the adapter, which is made before the trainer sets it

@@ -109,11 +109,11 @@ def served_weights(config):
 def test_what_to_take_follows_the_memory():
     seven = Qwen2Config(vocab_size=151936, hidden_size=3584, intermediate_size=18944, num_hidden_layers=28, num_attention_heads=28, num_key_value_heads=4)
     profile = replace(PROFILES["80gb"], per_device_train_batch_size=8, gradient_accumulation_steps=4, standby=True)
-    assert [choose(seven, profile, memory, cards, everything=True)[0] for memory, cards in [(24e9, 4), (80e9, 8), (160e9, 8)]] == ["does not fit", "shares", "whole"]
-    assert [choose(seven, profile, memory, cards)[0] for memory, cards in [(24e9, 1), (24e9, 3), (24e9, 4), (80e9, 1)]] == ["4 bits", "server", "split", "whole"]
+    assert [choose(seven, profile, memory, cards, everything=True)[0] for memory, cards in [(24e9, 4), (80e9, 8), (160e9, 8)]] == ["does not fit", "FSDP", "DDP"]
+    assert [choose(seven, profile, memory, cards)[0] for memory, cards in [(24e9, 1), (24e9, 3), (24e9, 4), (80e9, 1)]] == ["QLoRA", "disaggregated", "FSDP + TP", "DDP"]
     long = replace(profile, max_prompt_length=256, max_completion_length=1024)
     assert [choose(seven, long, 80e9, cards, everything=True).batch for cards in (2, 3)] == [4, 8]  # a smaller batch fits fewer GPUs
-    assert [choose(seven, long, 80e9, 2, everything=True, gradients_stay=stay).way for stay in (False, True)] == ["shares", "does not fit"]
+    assert [choose(seven, long, 80e9, 2, everything=True, gradients_stay=stay).way for stay in (False, True)] == ["FSDP", "does not fit"]
     freed, kept = (choose(seven, long, 80e9, 3, everything=True, gradients_stay=stay) for stay in (False, True))
     assert sum(kept.writing.values()) - sum(freed.writing.values()) == pytest.approx(kept.training["gradients"])
     halves, whole = choose(seven, profile, 24e9, 4), choose(seven, profile, 80e9, 4)
@@ -129,7 +129,7 @@ def test_what_to_take_follows_the_memory():
 
 def test_the_least_number_of_gpus_of_a_row_stands_before_it():
     panels, least = dict.fromkeys("abcd", [[0, 2, 3], [3, 2, 2], [0, 0, 0]]), dict.fromkeys("abcd", [3, 1, None])
-    figure = plot_choice(panels, ["1B", "2B", "3B"], [1, 4, 8], {0: "does not fit", 2: "whole", 3: "shares"}, least)
+    figure = plot_choice(panels, ["1B", "2B", "3B"], [1, 4, 8], {0: "does not fit", 2: "DDP", 3: "FSDP"}, least)
     for axis in figure.axes:
         assert [(text.get_text(), *text.get_position()) for text in axis.texts if text.get_text() != "–"] == [("3", 0, 0), ("1", 0, 1), ("none", 0, 2)]
 

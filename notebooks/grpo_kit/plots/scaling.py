@@ -3,12 +3,53 @@
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import ListedColormap
-from matplotlib.patches import Patch
+from matplotlib.patches import FancyBboxPatch, Patch, Rectangle
 
 from .style import BLUE, GREEN, GREY, ORANGE, STYLE, readable
 
 LIGHT = "#c4c4c4"
+WAYS = {  # name: (of each of four GPUs, which quarters of the states and of the engine it holds; what travels between them)
+    "DDP": ([("0123", "0123")] * 4, "gradients, once a step"),
+    "FSDP, ZeRO-3": ([(str(gpu), "0123") for gpu in range(4)], "every layer, when needed; its gradient"),
+    "FSDP + TP": ([(str(gpu), "02" if gpu % 2 == 0 else "13") for gpu in range(4)], "as FSDP; in the engine, each layer's output"),
+    "HSDP": ([("01" if gpu % 2 == 0 else "23", "0123") for gpu in range(4)], "layers within a host, gradients between hosts"),
+    "disaggregated": ([("01", ""), ("23", ""), ("", "0123"), ("", "0123")], "completions; new weights"),
+    "disaggregated, asynchronous": ([("01", ""), ("23", ""), ("", "0123"), ("", "0123")], "the same, but both work at once"),
+}
+TURNS = {"disaggregated": (("", "1", "", "2", ""), ("1", "", "2", "", "3")), "disaggregated, asynchronous": (("", "1", "2", "3", "4"), ("1", "2", "3", "4", "5"))}
 PARTS = {"writing completions": BLUE, "training": GREEN, "waiting for the others": LIGHT, "between steps: log, checkpoint": "white"}
+
+
+@readable
+def plot_ways():
+    """What each of four GPUs holds, for each way of `WAYS`, and what travels between the GPUs: a Figure."""
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(2, 3, figsize=(11, 6.2))
+        for axis, (name, (gpus, travels)) in zip(axes.flat, WAYS.items()):
+            for gpu, parts in enumerate(gpus):
+                left = 1.25 * gpu + 0.35 * (name == "HSDP" and gpu > 1)
+                axis.add_patch(FancyBboxPatch((left, 0), 1, 1.9, boxstyle="round,pad=0.05", facecolor="white", edgecolor=GREY))
+                for place, held, color in zip((0.14, 0.58), parts, (GREEN, BLUE)):
+                    for quarter in range(4):
+                        axis.add_patch(Rectangle((left + place, 1.35 - 0.42 * quarter), 0.3, 0.36, edgecolor=LIGHT, lw=0.8,
+                                                 facecolor=color if str(quarter) in held else "white"))
+                axis.text(left + 0.5, -0.13, f"GPU {gpu + 1}", ha="center", va="top", fontsize=9)
+            for row, (who, turns) in enumerate(zip(("train", "write"), TURNS.get(name, ()))):
+                axis.text(-0.1, -0.85 - 0.42 * row, who, ha="right", va="center", fontsize=9)
+                for turn, step in enumerate(turns):
+                    axis.add_patch(Rectangle((0.98 * turn, -1.02 - 0.42 * row), 0.94, 0.34, facecolor=(GREEN, BLUE)[row] if step else LIGHT, alpha=1 if step else 0.35))
+                    axis.text(0.98 * turn + 0.47, -0.86 - 0.42 * row, step and f"step {step}", color="white", ha="center", va="center", fontsize=8)
+            if name == "HSDP":
+                for host, middle in enumerate((1.1, 3.95)):
+                    axis.text(middle, -0.5, f"host {host + 1}", ha="center", va="top", fontsize=10, weight="bold")
+            axis.set(xlim=(-0.9, 5.5), ylim=(-1.6, 2.1))
+            axis.set_title(f"{name}\n", weight="bold", fontsize=12)
+            axis.text(2.4, 2.12, travels, ha="center", va="bottom", fontsize=10, color=GREY)
+            axis.axis("off")
+        figure.legend(handles=[Patch(facecolor=GREEN, label="states: weights, gradients, moments"), Patch(facecolor=BLUE, label="the engine's weights"),
+                               Patch(facecolor="white", edgecolor=LIGHT, label="a quarter that this GPU does not hold")], frameon=False, ncols=3, loc="outside lower center")
+    plt.close(figure)
+    return figure
 
 
 @readable
