@@ -32,6 +32,7 @@ from accelerate import DistributedType, PartialState
 from accelerate.utils import gather_object
 from datasets import load_dataset
 from safetensors.torch import save_file
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 from transformers import TrainerCallback, set_seed
 from trl import GRPOConfig, GRPOTrainer, ModelConfig, TrlParser, get_peft_config
@@ -61,11 +62,13 @@ class Given:
     `rollouts`: a file of completions. The first process that finds none samples them, and writes it; later runs train on its
     completions. `losses`: a `loss_type` for each step, all on the same questions and on the completions of the file.
     `leave_timeout`: leaves the processes' patience as transformers sets it, for `make scale`, which shows what then happens.
+    `threads`: of each process, in the place of OMP_NUM_THREADS.
     """
 
     rollouts: str | None = None
     losses: list[str] | None = None
     leave_timeout: bool = False
+    threads: int | None = None
 
 
 def whole(tensor):
@@ -73,9 +76,22 @@ def whole(tensor):
     return getattr(tensor, "full_tensor", lambda: tensor)().detach().float().cpu()
 
 
+def held(tensors):
+    """How many numbers of the tensors this process holds, under FSDP2 its shares; None is none."""
+    return sum(getattr(tensor, "to_local", lambda: tensor)().numel() for tensor in tensors if tensor is not None)
+
+
+def held_gradients(model):
+    """How many numbers of gradients this process holds, with those that FSDP2 has not shared out yet: torch shows them nowhere else."""
+    groups = {part._get_fsdp_state()._fsdp_param_group for part in model.modules() if isinstance(part, FSDPModule)} - {None}
+    unshared = [getattr(weight, "_unsharded_param", weight).grad for group in groups for weight in group.fsdp_params if weight.sharded_param.requires_grad]
+    return held(weight.grad for weight in model.parameters()) + held(unshared)
+
+
 class Diary(TrainerCallback):
     """A line a step: when this process sampled and waited, its share of the loss, the hash of what it trains (of `HASHED` numbers at most).
 
+    And how many numbers it holds: of the weights ("holds"), and of the gradients after each batch and after the update ("gradients").
     Where the completions come from a file, rank 0 also keeps the gradients of the first step, and what is trained after it.
     """
 
@@ -111,7 +127,7 @@ class Diary(TrainerCallback):
     def on_step_begin(self, args, state, control, **kwargs):
         if self.losses:
             self.trainer.loss_type = self.losses[state.global_step]
-        self.parts, self.loss, self.tokens, self.longest = [], 0.0, 0, 0
+        self.parts, self.loss, self.tokens, self.longest, self.gradients = [], 0.0, 0, 0, []
         self.began, self.cpu = time.time(), time.process_time()
 
     def keep(self, tensors, name):
@@ -134,8 +150,8 @@ class Diary(TrainerCallback):
                 digest.update(whole(tensor).numpy().tobytes())
                 left -= tensor.numel()
         line = {"step": state.global_step, "rank": self.rank, "pid": os.getpid(), "loss": self.loss, "tokens": self.tokens, "longest": self.longest,
-                "adapter": digest.hexdigest()[:16], "holds": sum(getattr(tensor, "to_local", lambda: tensor)().numel() for tensor in model.parameters()),
-                "began": self.began, "seconds": time.time() - self.began,
+                "adapter": digest.hexdigest()[:16], "holds": held(model.parameters()),
+                "gradients": [*self.gradients, held_gradients(model)], "began": self.began, "seconds": time.time() - self.began,
                 "cpu": time.process_time() - self.cpu, "parts": self.parts}
         with open(self.file, "a") as file:
             file.write(json.dumps(line) + "\n")
@@ -178,6 +194,7 @@ class WatchedTrainer(GRPOTrainer):
             self.hooked = True
         loss = super().training_step(model, *arguments)
         self.diary.loss += loss.item()
+        self.diary.gradients.append(held_gradients(model))
         return loss
 
 
@@ -196,6 +213,8 @@ def main(words=None):
             PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
         if dist.is_initialized() and not given.leave_timeout:
             dist.distributed_c10d._set_pg_timeout(timedelta(seconds=training_args.ddp_timeout))
+    if given.threads:
+        torch.set_num_threads(given.threads)
     set_seed(training_args.seed)  # for the adapter, which is made before the trainer sets it
     training_args.model_init_kwargs = {"dtype": model_args.dtype}
     dataset = load_dataset(script.dataset_name)[script.dataset_train_split]
