@@ -3,6 +3,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import ListedColormap
+from matplotlib.lines import Line2D
 from matplotlib.patches import FancyBboxPatch, Patch, Rectangle
 
 from .style import BLUE, GREEN, GREY, ORANGE, STYLE, readable
@@ -107,7 +108,8 @@ def plot_step_seconds(steps):
                 axis.annotate(f"{mean:.2f}", (completions, mean), (0, 8 if processes == 1 else -15), textcoords="offset points", ha="center", color=color,
                               weight="bold", bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5})
         axis.set(xlabel="completions of a step, over all processes", ylabel="seconds a step", ylim=0, xticks=sorted({number * each for number, each in sizes.values()}))
-        axis.legend(frameon=False)
+        single = Line2D([], [], ls="", marker="o", ms=4, color=GREY, alpha=0.4, label="a single step")
+        axis.legend(handles=[*axis.get_legend_handles_labels()[0], single], frameon=False)
     plt.close(figure)
     return figure
 
@@ -149,23 +151,20 @@ def plot_choice(panels, rows, columns, names, least):
 def plot_workers(panels):
     """Seconds of a step against the number of workers that write: a Figure, its panels on one scale.
 
-    `panels`: {title: (workers, {label: seconds}, (least, most), together, known)}. A curve's seconds are those for 1, 2, … writers, its
-    best is marked; from `least` to `most` the last curve is nearly at its best; `together` is the step in which every worker does
-    both; with fewer than `known` writers each writes more completions than was measured.
+    `panels`: {title: (workers, {label: seconds}, (least, most), together)}. A curve's seconds are those for 1, 2, … writers, its best is
+    marked; from `least` to `most` the last curve is nearly at its best; `together` is the step in which every worker does both.
     """
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, len(panels), figsize=(11, 4.2), sharey=True, squeeze=False)
         lowest = [min(map(min, curves.values())) for _, curves, *_ in panels.values()]
-        for axis, (title, (workers, curves, (least, most), together, known)) in zip(axes[0], panels.items(), strict=True):
+        for axis, (title, (workers, curves, (least, most), together)) in zip(axes[0], panels.items(), strict=True):
             said = [(f"all, in turns: {together:.1f} s", GREY)]
             for (label, seconds), color in zip(curves.items(), (ORANGE, BLUE), strict=True):
                 axis.plot(range(1, workers), seconds, color=color, lw=2, label=label)
                 writers = int(np.argmin(seconds)) + 1
                 axis.plot(writers, seconds[writers - 1], "o", color=color)
                 said.append((f"{label.partition(',')[0]}: {seconds[writers - 1]:.1f} s, {writers} of {workers} writing", color))
-            axis.plot(range(least, most + 1), seconds[least - 1 : most], color=BLUE, lw=13, alpha=0.35, solid_capstyle="round",
-                      label="one step off: within 5 % of its best")
-            axis.axvspan(0, min(known, workers), color=LIGHT, alpha=0.3, lw=0, label="beyond what was measured for a writer")
+            axis.axvspan(least - 0.5, most + 0.5, color=BLUE, alpha=0.2, lw=0, label="one step off: within 5 % of its best")
             axis.axhline(together, color=GREY, ls="--", lw=1.5, label="all do both, in turns")
             for line, (words, color) in enumerate(said):
                 axis.text(0.0, 1.03 + 0.068 * (len(said) - 1 - line), words, color=color, fontsize=10, transform=axis.transAxes)

@@ -230,8 +230,8 @@ def main():
     for name in options.only or parts:
         results |= parts[name]()
     versions = {name: metadata.version(name) for name in ("torch", "accelerate", "transformers", "trl", "peft")}
-    write(RESULTS, results | {"machine": machine(), "date": datetime.date.today().isoformat(), "seed": SEED,
-                              "command": "make scale", "versions": versions})
+    header = {"machine": machine(), "date": datetime.date.today().isoformat(), "seed": SEED, "command": "make scale", "versions": versions}
+    write(RESULTS, header | results | header)
     print(f"\n{table(results)}\n\n{results['killing']['sentence']}\n{results.get('fsdp2')}\n{results.get('threads')}\n{results['two hosts']}\n\nsaved as {RESULTS.relative_to(ROOT)}")
 
 
