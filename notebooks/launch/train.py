@@ -132,7 +132,7 @@ class Diary(TrainerCallback):
 
     def keep(self, tensors, name):
         if self.from_file:
-            gathered = {name: whole(tensor) for name, tensor in tensors.items()}
+            gathered = {key: whole(tensor) for key, tensor in tensors.items()}
             if self.rank == 0:
                 save_file(gathered, self.folder / f"{name}.safetensors")
 
@@ -163,7 +163,7 @@ class WatchedTrainer(GRPOTrainer):
     def __init__(self, given, diary, **options):
         super().__init__(**options)
         self.given, self.diary, self.hooked, diary.trainer = given, diary, False, self
-        if self.is_fsdp_enabled:  # else a rank whose completions are done leaves generate(), and the others wait for its share for ever
+        if self.is_fsdp_enabled:  # each layer is fetched from all ranks, so all stay in generate() until the last completion is done
             self.accelerator.unwrap_model(self.model).base_model.model._is_fsdp_managed_module = True
 
     def _generate_single_turn(self, prompt_ids, *arguments, **options):
