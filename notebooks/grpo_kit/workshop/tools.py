@@ -9,6 +9,7 @@ right; (2) from 50 calls, 32 steps of practice add 10 points from seed 3409 and 
 ordinary problems beside the calls, over half of the ordinary ones are right and fewer than a tenth call, and large sums lose at
 most 15 points. Expected of its practice, before that ran: (5) 32 steps gain at least 10 large sums from two seeds of three, and cost
 at most 5 ordinary problems; (6) of the control's large sums, fewer than 20 replies hold all numbers of the question.
+Expected of the chapter's own practice with the busy calculator, before it ran: at least 20 of 100 answered and 15 right.
 Expected of FURTHER, before it ran: (7) 400 more SFT steps, about the time of 32 steps of practice, gain fewer large sums than practice's
 mean of 11.3, on average over the seeds, and at most 5 ordinary problems are gained or lost from each; (8) after 24 steps with the busy
 calculator at least 80 of 100 conversations call twice, at least 15 more are answered and at least 10 more right, from both seeds, and
