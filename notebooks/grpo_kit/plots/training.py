@@ -50,33 +50,30 @@ def plot_log(panels):
             axis = figure.add_subplot(rows, columns, place, title=title)
             for (label, values), color in zip(curves.items(), [BLUE, ORANGE, GREEN]):
                 _draw_curve(axis, pd.Series(values.index), values.astype(float).reset_index(drop=True), color, label)
+                if len(values) <= 60:
+                    axis.lines[-2].set(markersize=9, alpha=0.55, clip_on=False)  # a few dots may be large
+            axis.autoscale(axis="y")  # the first curve's limits are not the others'
+            axis.set_ylim(bottom=min(0, axis.dataLim.y0))
             least = 0.08 * axis.get_ylim()[1]
             for below, text in itertools.pairwise(sorted(axis.texts, key=lambda text: text.get_position()[1])):
                 place, height = text.get_position()
                 text.set_position((place, max(height, below.get_position()[1] + least)))  # beside the others, not on them
             if any(curves):
                 axis.legend(frameon=False, fontsize=9, loc="lower right")
-        windows = sorted({_window(values) for curves in panels.values() for values in curves.values()})
+        windows = sorted({max(1, len(values) // 8) for curves in panels.values() for values in curves.values()})
         figure.supxlabel(f"training step (dots: each one, line: mean of {' or '.join(map(str, windows))} steps)", fontsize=11)
     plt.close(figure)
     return figure
 
 
-def _window(values):
-    """How many steps the line of a curve averages over."""
-    return max(1, len(values) // 8)
-
-
 def _draw_curve(axis, steps, values, color=BLUE, label=""):
-    smooth = values.rolling(_window(values), center=True, min_periods=1).mean()
-    size, alpha = (5, 0.3) if len(values) > 60 else (9, 0.55)  # a few dots may be large
-    axis.plot(steps, values, ".", color=color, alpha=alpha, markersize=size, markeredgewidth=0, clip_on=False)
+    smooth = values.rolling(max(1, len(values) // 8), center=True, min_periods=1).mean()
+    axis.plot(steps, values, ".", color=color, alpha=0.3, markersize=5, markeredgewidth=0)
     axis.plot(steps, smooth, color=color, linewidth=2, label=label or None)
     end = smooth.iloc[-1]
     axis.text(steps.iloc[-1], end, f"  {end:.3g}", va="center", color=color, weight="bold")
     axis.margins(x=0.02)
-    axis.autoscale(axis="y")  # for a second curve: the first one's limits are not its own
-    axis.set_ylim(bottom=min(0, axis.dataLim.y0))
+    axis.set_ylim(bottom=min(0, values.min()))
 
 
 def completions_table(dataset, before, after, n=4, seed=0):
