@@ -265,6 +265,7 @@ def test_a_log_is_drawn_with_a_panel_a_title_and_a_label_where_there_are_several
     assert titles(figure) == ["share", "length"]
     assert [text.get_text() for text in figure.axes[0].get_legend().texts] == ["a", "b"] and figure.axes[1].get_legend() is None
     assert [text.get_text().strip() for axis in figure.axes for text in axis.texts] == ["0.5", "1", "7"]
+    assert figure.axes[0].get_ylim()[1] > 1 and figure.axes[0].get_ylim()[0] == 0  # the higher curve is not cut off
 
 
 class TestBaseAndAdapter:
@@ -284,6 +285,13 @@ class TestBaseAndAdapter:
         assert list(dots.get_ydata()) == pytest.approx([1, 0.88]) and list(first.get_ydata()) == [1]  # the first on its row, the others about it
         assert list(ends.get_xdata()) == pytest.approx([35.3, 44.9], abs=0.1)  # Wilson's, of 160 in 400
         assert [text.get_text() for text in figure.legends[0].texts][1:] == ["a training", "the first", "none"]
+
+    def test_the_trainings_of_a_pair_are_joined_seed_by_seed(self):
+        found = {("greedy", "none"): [5.0], ("greedy", "full"): [40.0, 50.0], ("greedy", "more"): [45.0, 48.0]}
+        figure = plots.plot_trainings(found, questions=400, first_is="seed 1", joined=[("full", "more")])
+        lines = [(list(line.get_xdata()), list(line.get_ydata())) for line in figure.axes[0].lines[9:11]]
+        assert lines == [([40.0, 45.0], [1, 2]), ([50.0, 48.0], pytest.approx([0.88, 1.88]))]
+        assert figure.legends[0].texts[2].get_text() == "seed 1"
 
     def test_small_groups_of_steps_are_left_out(self):
         base, adapter = evaluation([0] * 25), evaluation([1] * 25)
