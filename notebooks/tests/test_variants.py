@@ -11,7 +11,7 @@ from datasets import Dataset
 from trl import GRPOConfig
 
 from grpo_kit.plots import variants as plots
-from grpo_kit.training.variants import GENERATIONS, HALVES, METHODS, TRIES, clipped_share, curve_of, ordered, variant_settings
+from grpo_kit.training.variants import GENERATIONS, KNOWN, METHODS, TRIES, clipped_share, curve_of, ordered, variant_settings
 from grpo_kit.workshop import variants
 
 KIND = {"generations": 40, "model": "ab12"}
@@ -35,9 +35,10 @@ def play(ends=lambda job: 0.5, stop=None):
 
 def test_all_methods_and_regimes_get_all_seeds():
     lines = play()
-    count = {stage: sum(one["stage"] == stage for one in lines) for stage in ("base", "difficulty", "rate", "main", "control", "data", "check", "halves")}
+    count = {stage: sum(one["stage"] == stage for one in lines) for stage in ("base", "difficulty", "rate", "main", "control", "data", "check", "halves", "later")}
     assert len(METHODS) == 9
-    assert count == {"base": 1, "difficulty": 1, "rate": 9 * 2 * 3, "main": 9 * 2 * 10, "control": 2 * 5, "data": 4 * 5, "check": 5 + 10 + 5 + 5, "halves": 2 * 5}
+    assert count == {"base": 1, "difficulty": 1, "rate": 9 * 2 * 3, "main": 9 * 2 * 10, "control": 2 * 5, "data": 4 * 5, "check": 5 + 10 + 5 + 5, "halves": 2 * 10,
+                     "later": 10 + 5}
     main = {(one["method"], one["updates"], one["seed"]) for one in lines if one["stage"] == "main"}
     assert len(main) == 180 and not set(variants.SEEDS) & set(variants.RATE_SEEDS)
 
@@ -47,7 +48,7 @@ def test_a_part_is_useful_already():
     stages = [(one["stage"], one["updates"], one["seed"] if one["stage"] == "main" else 0) for one in play()]
     order = list(dict.fromkeys(stages))
     assert order[:6] == [("base", 1, 0), ("difficulty", 1, 0), ("rate", 1, 0), ("main", 1, 1), ("control", 1, 0), ("main", 1, 2)]
-    assert order[13:18] == [("main", 1, 10), ("data", 1, 0), ("check", 1, 0), ("halves", 1, 0), ("rate", 4, 0)] and order[-1] == ("main", 4, 10)
+    assert order[13:18] == [("main", 1, 10), ("data", 1, 0), ("check", 1, 0), ("rate", 4, 0), ("main", 4, 1)] and order[-3:] == [("main", 4, 10), ("later", 4, 0), ("halves", 1, 0)]
     four = [one["method"] for one in play() if one["updates"] == 4]
     assert set(four[:26]) == {"GRPO", "GSPO"} and not {"GRPO", "GSPO"} & set(four[26:])
 
@@ -116,7 +117,7 @@ def test_questions_are_chosen_and_ordered_by_difficulty():
 
 
 def test_the_settings_are_those_of_trl_and_an_unknown_method_is_refused():
-    for method in METHODS | HALVES:
+    for method in KNOWN:
         training_args = GRPOConfig(output_dir="x", use_cpu=True, **variant_settings(method, 4, 1e-3, 1))
         assert training_args.max_steps == 4 * GENERATIONS and training_args.num_iterations == 4 and training_args.steps_per_generation == 1
     with pytest.raises(ValueError, match="no method 'PPO'.*GSPO"):
