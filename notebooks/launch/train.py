@@ -28,9 +28,11 @@ if not torch.accelerator.is_available():  # TRL and PEFT would import these; it 
     sys.modules |= dict.fromkeys(("vllm", "torchao", "bitsandbytes"))
 
 import trl.trainer.utils
+from accelerate import DistributedType, PartialState
 from accelerate.utils import gather_object
 from datasets import load_dataset
 from safetensors.torch import save_file
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 from transformers import TrainerCallback, set_seed
 from trl import GRPOConfig, GRPOTrainer, ModelConfig, TrlParser, get_peft_config
@@ -60,27 +62,42 @@ class Given:
     `rollouts`: a file of completions. The first process that finds none samples them, and writes it; later runs train on its
     completions. `losses`: a `loss_type` for each step, all on the same questions and on the completions of the file.
     `leave_timeout`: leaves the processes' patience as transformers sets it, for `make scale`, which shows what then happens.
+    `threads`: of each process, in the place of OMP_NUM_THREADS.
     """
 
     rollouts: str | None = None
     losses: list[str] | None = None
     leave_timeout: bool = False
+    threads: int | None = None
 
 
-def here(tensor):
-    """What this process holds of a parameter, in float32 on the CPU: all of it, or under FSDP its share."""
-    return getattr(tensor, "to_local", lambda: tensor)().detach().float().cpu()
+def whole(tensor):
+    """A parameter or gradient in float32 on the CPU; under FSDP2 all ranks must ask, and their shares are gathered."""
+    return getattr(tensor, "full_tensor", lambda: tensor)().detach().float().cpu()
+
+
+def held(tensors):
+    """How many numbers of the tensors this process holds, under FSDP2 its shares; None is none."""
+    return sum(getattr(tensor, "to_local", lambda: tensor)().numel() for tensor in tensors if tensor is not None)
+
+
+def held_gradients(model):
+    """How many numbers of gradients this process holds, with those that FSDP2 has not shared out yet: torch shows them nowhere else."""
+    groups = {part._get_fsdp_state()._fsdp_param_group for part in model.modules() if isinstance(part, FSDPModule)} - {None}
+    unshared = [getattr(weight, "_unsharded_param", weight).grad for group in groups for weight in group.fsdp_params if weight.sharded_param.requires_grad]
+    return held(weight.grad for weight in model.parameters()) + held(unshared)
 
 
 class Diary(TrainerCallback):
     """A line a step: when this process sampled and waited, its share of the loss, the hash of what it trains (of `HASHED` numbers at most).
 
+    And how many numbers it holds: of the weights ("holds"), and of the gradients after each batch and after the update ("gradients").
     Where the completions come from a file, rank 0 also keeps the gradients of the first step, and what is trained after it.
     """
 
     def __init__(self, args, given):
         self.rank, self.world, self.losses = args.process_index, args.world_size, given.losses
-        self.keeps = args.process_index == 0 and given.rollouts is not None
+        self.from_file = given.rollouts is not None
         self.folder, self.parts, self.loss, self.tokens, self.longest, self.trainer = Path(args.output_dir), [], 0.0, 0, 0, None
         self.file = self.folder / f"rank_{self.rank}.jsonl"
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -110,25 +127,31 @@ class Diary(TrainerCallback):
     def on_step_begin(self, args, state, control, **kwargs):
         if self.losses:
             self.trainer.loss_type = self.losses[state.global_step]
-        self.parts, self.loss, self.tokens, self.longest = [], 0.0, 0, 0
+        self.parts, self.loss, self.tokens, self.longest, self.gradients = [], 0.0, 0, 0, []
         self.began, self.cpu = time.time(), time.process_time()
 
+    def keep(self, tensors, name):
+        if self.from_file:
+            gathered = {key: whole(tensor) for key, tensor in tensors.items()}
+            if self.rank == 0:
+                save_file(gathered, self.folder / f"{name}.safetensors")
+
     def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
-        if self.keeps and (self.losses or state.global_step == 0):
-            gradients = {name: tensor.grad.clone() for name, tensor in model.named_parameters() if tensor.grad is not None}
-            save_file(gradients, self.folder / f"gradient_{self.trainer.loss_type}.safetensors")
+        if self.losses or state.global_step == 0:
+            self.keep({name: tensor.grad for name, tensor in model.named_parameters() if tensor.grad is not None}, f"gradient_{self.trainer.loss_type}")
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
         trained = {name: tensor for name, tensor in model.named_parameters() if tensor.requires_grad}
-        if self.keeps and state.global_step == 1:
-            save_file({name: here(tensor) for name, tensor in trained.items()}, self.folder / "adapter_1.safetensors")
+        if state.global_step == 1:
+            self.keep(trained, "adapter_1")
         digest, left = hashlib.sha256(), HASHED
         for tensor in trained.values():
-            if left > 0:
-                digest.update(here(tensor).numpy().tobytes())
+            if tensor.numel() <= left:
+                digest.update(whole(tensor).numpy().tobytes())
                 left -= tensor.numel()
         line = {"step": state.global_step, "rank": self.rank, "pid": os.getpid(), "loss": self.loss, "tokens": self.tokens, "longest": self.longest,
-                "adapter": digest.hexdigest()[:16], "began": self.began, "seconds": time.time() - self.began,
+                "adapter": digest.hexdigest()[:16], "holds": held(model.parameters()),
+                "gradients": [*self.gradients, held_gradients(model)], "began": self.began, "seconds": time.time() - self.began,
                 "cpu": time.process_time() - self.cpu, "parts": self.parts}
         with open(self.file, "a") as file:
             file.write(json.dumps(line) + "\n")
@@ -140,6 +163,8 @@ class WatchedTrainer(GRPOTrainer):
     def __init__(self, given, diary, **options):
         super().__init__(**options)
         self.given, self.diary, self.hooked, diary.trainer = given, diary, False, self
+        if self.is_fsdp_enabled:  # each layer is fetched from all ranks, so all stay in generate() until the last completion is done
+            self.accelerator.unwrap_model(self.model).base_model.model._is_fsdp_managed_module = True
 
     def _generate_single_turn(self, prompt_ids, *arguments, **options):
         file = Path(self.given.rollouts) if self.given.rollouts and (self.given.losses or self.state.global_step == 0) else None
@@ -169,6 +194,7 @@ class WatchedTrainer(GRPOTrainer):
             self.hooked = True
         loss = super().training_step(model, *arguments)
         self.diary.loss += loss.item()
+        self.diary.gradients.append(held_gradients(model))
         return loss
 
 
@@ -183,8 +209,12 @@ def main(words=None):
     if training_args.device.type == "cpu":
         trl.trainer.utils._ChunkedLogProbFunction = PlainLogProbs
         training_args.__dict__["_setup_devices"] = torch.device("cpu")  # cached as cpu:0, on which torch.load can put no optimiser
+        if os.environ.get("ACCELERATE_USE_FSDP") == "true":  # without a GPU accelerate 1.15 trains copies instead, and says nothing
+            PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
         if dist.is_initialized() and not given.leave_timeout:
             dist.distributed_c10d._set_pg_timeout(timedelta(seconds=training_args.ddp_timeout))
+    if given.threads:
+        torch.set_num_threads(given.threads)
     set_seed(training_args.seed)  # for the adapter, which is made before the trainer sets it
     training_args.model_init_kwargs = {"dtype": model_args.dtype}
     dataset = load_dataset(script.dataset_name)[script.dataset_train_split]

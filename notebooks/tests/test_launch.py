@@ -56,6 +56,11 @@ def test_the_rewards_of_a_training_can_be_imported_and_weighed(file):
         assert server.max_model_len >= 256 + training_args.max_completion_length
 
 
+def test_fsdp2_is_the_same_with_and_without_a_gpu():
+    with_gpus, without = (yaml.safe_load((LAUNCH / "accelerate" / name).read_text()) for name in ("fsdp2.yaml", "processes_fsdp2.yaml"))
+    assert with_gpus["fsdp_config"] == without["fsdp_config"] and with_gpus["distributed_type"] == without["distributed_type"]
+
+
 def test_full_gradients_are_reduced_in_every_batch():
     assert read_training(LAUNCH / "full.yaml")[1].accelerator_config.gradient_accumulation_kwargs == {"sync_each_batch": True}
 

@@ -265,6 +265,7 @@ def test_a_log_is_drawn_with_a_panel_a_title_and_a_label_where_there_are_several
     assert titles(figure) == ["share", "length"]
     assert [text.get_text() for text in figure.axes[0].get_legend().texts] == ["a", "b"] and figure.axes[1].get_legend() is None
     assert [text.get_text().strip() for axis in figure.axes for text in axis.texts] == ["0.5", "1", "7"]
+    assert figure.axes[0].get_ylim()[1] > 1 and figure.axes[0].get_ylim()[0] == 0  # the higher curve is not cut off
 
 
 class TestBaseAndAdapter:
@@ -284,6 +285,13 @@ class TestBaseAndAdapter:
         assert list(dots.get_ydata()) == pytest.approx([1, 0.88]) and list(first.get_ydata()) == [1]  # the first on its row, the others about it
         assert list(ends.get_xdata()) == pytest.approx([35.3, 44.9], abs=0.1)  # Wilson's, of 160 in 400
         assert [text.get_text() for text in figure.legends[0].texts][1:] == ["a training", "the first", "none"]
+
+    def test_the_trainings_of_a_pair_are_joined_seed_by_seed(self):
+        found = {("greedy", "none"): [5.0], ("greedy", "full"): [40.0, 50.0], ("greedy", "more"): [45.0, 48.0]}
+        figure = plots.plot_trainings(found, questions=400, first_is="seed 1", joined=[("full", "more")])
+        lines = [(list(line.get_xdata()), list(line.get_ydata())) for line in figure.axes[0].lines[9:11]]
+        assert lines == [([40.0, 45.0], [1, 2]), ([50.0, 48.0], pytest.approx([0.88, 1.88]))]
+        assert figure.legends[0].texts[2].get_text() == "seed 1"
 
     def test_small_groups_of_steps_are_left_out(self):
         base, adapter = evaluation([0] * 25), evaluation([1] * 25)
@@ -339,6 +347,8 @@ def test_the_film_strip_colours_tags_and_equations_and_marks_what_held():
     [axis] = plots.film_strip([("step 0", "12", dict.fromkeys(marks, False)), ("step 10", SOLVED, marks)], "How many pens?").axes
     assert [line.get_fillstyle() for line in axis.lines] == ["none"] * 3 + ["full", "full", "none"]
     assert {"step 0", "step 10", "layout", "working", "right", "a false equation"} <= {text.get_text() for text in axis.texts}
+    [begun] = plots.film_strip([("step 0", "12", marks | {"layout": None})], "?").axes
+    assert [line.get_marker() for line in begun.lines] == ["_", "o", "o"]
     assert {line.get_color() for line in axis.lines} == {"#222222"}  # the colours are the text's alone
     assert axis.get_title(loc="left") == "How many pens?"
 
@@ -367,24 +377,34 @@ def test_rises_are_drawn_where_they_were_found_and_a_curve_without_one_as_dots()
     figure = plots.plot_rises({"sampled": {"working": (curve, rise)}, "greedy": {"working": (curve, None)}})
     found, none = figure.axes
     assert titles(figure) == ["sampled", "greedy"]
-    marks = [line for line in found.lines if line.get_marker() == "o"]
-    assert [mark.get_xdata()[0] for mark in marks] == [rise.step] and [rise.low, rise.high] in [list(line.get_xdata()) for line in found.lines]
-    assert [line for line in none.lines if line.get_marker() == "o"] == [] and none.lines[0].get_ydata().max() == pytest.approx(100 * curve.max())
+    bars, no_bars = ([list(line.get_xdata()) for line in axis.lines if line.get_linewidth() == 5] for axis in (found, none))
+    assert bars == [[20, 22]] and 20 <= rise.low <= rise.high <= 22  # the looks around it, not what the fit puts between them
+    assert no_bars == [] and none.lines[0].get_ydata().max() == pytest.approx(100 * curve.max())
 
 
-def test_greedy_shares_are_drawn_against_sampled_ones_a_colour_a_method():
+def test_the_changes_of_the_questions_are_bars_over_the_steps():
+    counts = pd.Series([0, 3, 1], index=[2, 4, 6])
+    figure = plots.plot_changes({"sampled": counts, "greedy": counts[::-1].set_axis([2, 4, 6])})
+    assert titles(figure) == ["sampled", "greedy"]
+    assert [text.get_text() for text in figure.axes[0].texts] == ["", "3", "1"]
+    assert [[(bar.get_x() + bar.get_width() / 2, bar.get_height()) for bar in axis.patches] for axis in figure.axes] == [[(2, 0), (4, 3), (6, 1)], [(2, 1), (4, 3), (6, 0)]]
+
+
+def test_greedy_shares_are_drawn_against_sampled_ones_a_colour_a_kind():
     shares = pd.DataFrame({"sampled": [0.2, 0.5], "greedy": [0.0, 0.9]})
-    [axis] = plots.plot_flip({"full 1": shares, "full 2": shares, "lora 1": shares}, named=["full 2"]).axes
+    [axis] = plots.plot_flip({"1e-4, 96 steps: 1": shares, "1e-4, 96 steps: 2": shares, "LoRA: 1": shares}, named=["1e-4, 96 steps: 2"]).axes
     drawn = [line for line in axis.lines if line.get_marker() == "o"]
     assert [list(line.get_xdata()) for line in drawn] == [[20, 50]] * 3 and list(drawn[0].get_ydata()) == [0, 90]
-    assert [line.get_color() for line in drawn] == [style.ORANGE, style.ORANGE, style.GREEN]
-    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["full", "lora"]
-    assert [(text.get_text(), text.xy) for text in axis.texts if text.get_text()[:5] in ("full ", "lora ")] == [("full 2", (50, 90))]
+    assert [line.get_color() for line in drawn] == [style.ORANGE, style.ORANGE, style.BLUE]
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["1e-4, 96 steps", "LoRA"]
+    assert [(text.get_text(), text.xy) for text in axis.texts if ": " in text.get_text()] == [("1e-4, 96 steps: 2", (50, 90))]
+    with pytest.raises(ValueError, match="6 kinds of trainings"):
+        plots.plot_flip({f"{kind}: 1": shares for kind in range(6)})
 
 
 def test_the_price_has_a_dot_as_asked_a_ring_begun_and_a_line_to_the_base_for_each_training():
-    rows = {"full 1": (70.0, 75.0), "slow 1": (86.0, 87.0)}
-    figure = plots.plot_price({"sampled": rows, "greedy": rows}, {"sampled": 91.0, "greedy": 95.75}, {"slow 1": "a note"})
+    rows = {"3e-4: 1": (70.0, 75.0), "1e-4: 1": (86.0, 87.0)}
+    figure = plots.plot_price({"sampled": rows, "greedy": rows}, {"sampled": 91.0, "greedy": 95.75}, {"1e-4: 1": "a note"})
     assert titles(figure) == ["sampled", "greedy"] and [label.get_text() for label in figure.axes[0].get_yticklabels()] == list(rows)
     assert figure.axes[1].lines[0].get_xdata()[0] == 95.75
     dots, losses = ([line for line in figure.axes[0].lines[1:] if (line.get_marker() == "o") is marked] for marked in (True, False))

@@ -14,7 +14,7 @@ from grpo_kit.machine.profile import PROFILES
 from grpo_kit.machine.sharding import choose, engine_bytes, training_bytes
 from grpo_kit.machine.step_time import CARDS
 from grpo_kit.machine.workers import Worker, calibrate, gpu_worker
-from grpo_kit.plots.scaling import plot_choice, plot_step_seconds
+from grpo_kit.plots.scaling import WAYS, plot_choice, plot_step_seconds, plot_ways
 from grpo_kit.rewards.verl import compute_score
 from grpo_kit.training import launch
 from grpo_kit.workshop import scale
@@ -109,11 +109,11 @@ def served_weights(config):
 def test_what_to_take_follows_the_memory():
     seven = Qwen2Config(vocab_size=151936, hidden_size=3584, intermediate_size=18944, num_hidden_layers=28, num_attention_heads=28, num_key_value_heads=4)
     profile = replace(PROFILES["80gb"], per_device_train_batch_size=8, gradient_accumulation_steps=4, standby=True)
-    assert [choose(seven, profile, memory, cards, everything=True)[0] for memory, cards in [(24e9, 4), (80e9, 8), (160e9, 8)]] == ["does not fit", "shares", "whole"]
-    assert [choose(seven, profile, memory, cards)[0] for memory, cards in [(24e9, 1), (24e9, 3), (24e9, 4), (80e9, 1)]] == ["4 bits", "server", "split", "whole"]
+    assert [choose(seven, profile, memory, cards, everything=True)[0] for memory, cards in [(24e9, 4), (80e9, 8), (160e9, 8)]] == ["does not fit", "FSDP", "DDP"]
+    assert [choose(seven, profile, memory, cards)[0] for memory, cards in [(24e9, 1), (24e9, 3), (24e9, 4), (80e9, 1)]] == ["QLoRA", "disaggregated", "FSDP + TP", "DDP"]
     long = replace(profile, max_prompt_length=256, max_completion_length=1024)
     assert [choose(seven, long, 80e9, cards, everything=True).batch for cards in (2, 3)] == [4, 8]  # a smaller batch fits fewer GPUs
-    assert [choose(seven, long, 80e9, 2, everything=True, gradients_stay=stay).way for stay in (False, True)] == ["shares", "does not fit"]
+    assert [choose(seven, long, 80e9, 2, everything=True, gradients_stay=stay).way for stay in (False, True)] == ["FSDP", "does not fit"]
     freed, kept = (choose(seven, long, 80e9, 3, everything=True, gradients_stay=stay) for stay in (False, True))
     assert sum(kept.writing.values()) - sum(freed.writing.values()) == pytest.approx(kept.training["gradients"])
     halves, whole = choose(seven, profile, 24e9, 4), choose(seven, profile, 80e9, 4)
@@ -129,7 +129,7 @@ def test_what_to_take_follows_the_memory():
 
 def test_the_least_number_of_gpus_of_a_row_stands_before_it():
     panels, least = dict.fromkeys("abcd", [[0, 2, 3], [3, 2, 2], [0, 0, 0]]), dict.fromkeys("abcd", [3, 1, None])
-    figure = plot_choice(panels, ["1B", "2B", "3B"], [1, 4, 8], {0: "does not fit", 2: "whole", 3: "shares"}, least)
+    figure = plot_choice(panels, ["1B", "2B", "3B"], [1, 4, 8], {0: "does not fit", 2: "DDP", 3: "FSDP"}, least)
     for axis in figure.axes:
         assert [(text.get_text(), *text.get_position()) for text in axis.texts if text.get_text() != "–"] == [("3", 0, 0), ("1", 0, 1), ("none", 0, 2)]
 
@@ -147,6 +147,37 @@ def test_a_finished_run_is_run_again_with_other_settings(tmp_path, monkeypatch):
     for steps in (3, 3, 4):
         scale.run("some", 2, max_steps=steps)
     assert asked == [("some", 2, {"max_steps": 3}), ("some", 2, {"max_steps": 4})]
+
+
+def test_what_a_rank_holds_is_read_from_its_first_line(monkeypatch):
+    def run(name, processes, **settings):
+        assert (processes == 2) == (settings.get("machines") == scale.SHARES)
+        first = 10 if processes == 1 or "false" in settings["accelerator_config"] else 5
+        return {0: [{"holds": 100 // processes, "gradients": [first, 5, 0][-processes - 1 :]}], 1: []}
+
+    monkeypatch.setattr(scale, "run", run)
+    found = scale.held()
+    assert found["weights"] == 50 and found["one process"] == {"weights": 100, "gradients after the batch": 5}
+    assert [value for name, value in found.items() if name.startswith("gradients")] == [10, 0, 5]
+
+
+def test_threads_and_processes_are_compared_on_the_same_number_of_completions(monkeypatch):
+    asked = []
+
+    def run(name, processes, **settings):
+        asked.append(processes * settings["per_device_train_batch_size"])
+        return {rank: [{"seconds": 9.0}, *[{"seconds": settings["threads"] + rank}] * 3] for rank in range(processes)}
+
+    monkeypatch.setattr(scale, "run", run)
+    assert scale.threads() == {"1 process x 1 thread": 1.0, "1 process x 2 threads": 2.0, "2 processes x 1 thread": 1.5} and asked == [24] * 3
+
+
+def test_the_states_are_held_exactly_as_often_as_the_way_says():
+    for name, (gpus, _) in WAYS.items():
+        times = {quarter: sum(quarter in states for states, _ in gpus) for quarter in "0123"}
+        assert set(times.values()) == {{"DDP": 4, "HSDP": 2}.get(name, 1)}
+        assert all(sum(quarter in engine for _, engine in gpus) > 0 for quarter in "0123")
+    assert [axis.get_title().strip() or axis.get_title(loc="left").strip() for axis in plot_ways().axes] == list(WAYS)
 
 
 def test_each_process_is_watched_until_it_ends():

@@ -16,10 +16,10 @@ from grpo_kit.data.large_sums import large_sums
 from grpo_kit.data.problems import FOLDER
 from grpo_kit.measure import Evaluation
 from grpo_kit.rewards import correctness_reward, format_reward
-from grpo_kit.tools import ENDS, ask_with_calls, calculate, shown_calls, shown_solutions, to_dataset, with_calls
+from grpo_kit.tools import ENDS, STOPS, Busy, ask_with_calls, asked_again, calculate, shown_calls, shown_solutions, to_dataset, with_calls
 from grpo_kit.tools.calculator import DEPTH, DIGITS, LENGTH, value
 from grpo_kit.tools.calls import READING, _end
-from grpo_kit.workshop import tools as workshop
+from grpo_kit.workshop import tool_trainings, tools as workshop
 from transformers import AutoTokenizer
 from transformers.utils import get_json_schema
 from trl import GRPOConfig, GRPOTrainer
@@ -187,6 +187,24 @@ def test_what_a_conversation_came_to(right, results, calls, end):
     assert _end({"results": results, "calls": calls}, right, "1234") == end and end in ENDS
 
 
+def test_a_busy_calculator_answers_the_second_of_two_equal_calls():
+    busy = Busy()
+    busy.reset(answer="12")
+    for expression, says in [("3 * 4", "busy"), ("5 * 5", "busy"), ("5 *", "number is missing"), ("5 * 5", "busy")]:
+        with pytest.raises(ValueError, match=says):
+            busy.calculate(expression)
+    assert not busy.answered and busy.calculate("25") == "25" and busy.answered  # the same result is enough
+
+
+def test_what_came_of_refusals():
+    first, other = {"expression": "3 * 4"}, {"expression": "3 * 5"}
+    rows = pd.DataFrame({"asked": [[], [first], [first, other], [first, first], [other, first, first]], "failed": [0, 1, 2, 1, 2]})
+    rows["calls"] = rows["asked"].map(len)
+    found = asked_again(rows)
+    assert found["twice"].tolist() == [False, False, True, True, True] and found["same"].tolist() == [False, False, False, True, False]
+    assert found["answered"].tolist() == [False, False, False, True, True]
+
+
 @pytest.fixture(scope="module")
 def talker():
     model, tokenizer = FastLanguageModel.from_pretrained(str(TINY), max_seq_length=768, load_in_4bit=True, fast_inference=True, max_lora_rank=4)
@@ -268,6 +286,8 @@ def test_asking_with_tools_writes_what_trls_loop_writes(talker, tmp_path):
         mine = tokenizer(text, add_special_tokens=False)["input_ids"]
         assert tokenizer.decode(row[mask.bool()]).split("<|im_end|>")[:2] == text.split("<|im_end|>")[:2] and mine
     assert told["calls"].max() == 3 and (told["failed"] == 0).all()
+    assert (told["asked"].map(len) == told["calls"]).all() and set(told["asked"][0][0]) == {"text"}
+    assert (told["stop"] == [STOPS[2] if cut else STOPS[1] for cut in told["truncated"]]).all()  # for this model every whole reply is a call
 
 
 class Counting:
@@ -319,7 +339,7 @@ def test_a_killed_make_tools_goes_on_where_it_was(tmp_path, capsys):
 
 def test_no_two_trainings_are_taken_for_each_other():
     jobs = workshop.jobs_of({"SFT": {"max_steps": 250}, "GRPO": {"max_steps": 16}}, KIND)
-    assert len(jobs) == len(workshop.PLANS) * workshop.SEEDS and not [(a, b) for a in jobs for b in jobs if a is not b and a.items() <= b.items()]
+    assert len(jobs) == len(workshop.PLANS) * workshop.SEEDS + len(workshop.FURTHER) and not [(a, b) for a in jobs for b in jobs if a is not b and a.items() <= b.items()]
     assert [(job["SFT"], job["GRPO"]) for job in jobs if job["calls"] == 50 and job["seed"] == 3407] == [(250, 16), (250, 32), (70, 0)]
 
 
@@ -335,16 +355,24 @@ def test_figures_are_shares_of_all_questions():
                          "conversation": ["Solve steps: 66 + 2,480", "2,546"]})
     wanted = {"questions": 2, "strict": 50.0, "lenient": 100.0, "layout": 50.0, "truncated": 0.0, "called": 50.0, "refused": 50.0, "copied": 50.0,
               "tokens": 15.5, "right": "10", "ends": {"right": 1, "no call": 1}}
-    assert workshop.figures(Evaluation(rows), ["She had 66 and found 2,480."] * 2) == wanted
+    assert tool_trainings.figures(Evaluation(rows), ["She had 66 and found 2,480."] * 2) == wanted
+
+
+def test_a_busy_calculators_figures_keep_a_digit_a_question():
+    rows = pd.DataFrame({"strict": [True, False], "lenient": [True, True], "layout": [True, False], "truncated": [False, True],
+                         "calls": [2, 1], "failed": [1, 1], "asked": [[{"expression": "1"}] * 2, [{"expression": "1"}]], "length": [10, 21],
+                         "end": ["right", "call refused"], "stop": ["in the layout", "cut off"], "conversation": ["1", "1"]})
+    kept = tool_trainings.busy_figures(Evaluation(rows), ["?"] * 2)
+    assert [kept[name] for name in ("twice", "same", "answered", "right", "stop")] == ["10", "10", "10", "10", "02"]
 
 
 def test_a_text_copies_a_question_when_all_its_numbers_stand_in_it():
     question = "There are 6 bags with 12,480 beads. She gives 7 away."
-    assert workshop.copies(question, "6 * 12,480 - 7 = 74,873")
-    assert not workshop.copies(question, "6 * 12,480 = 74,880")  # one is missing
-    assert not workshop.copies(question, "67 * 12,480")  # 6 and 7 stand there, but as digits of another number
-    assert not workshop.copies(question, "6 * 12,4807 - 7")
-    assert not workshop.copies(question, "6 * 12,4 80 - 7")
+    assert tool_trainings.copies(question, "6 * 12,480 - 7 = 74,873")
+    assert not tool_trainings.copies(question, "6 * 12,480 = 74,880")  # one is missing
+    assert not tool_trainings.copies(question, "67 * 12,480")  # 6 and 7 stand there, but as digits of another number
+    assert not tool_trainings.copies(question, "6 * 12,4807 - 7")
+    assert not tool_trainings.copies(question, "6 * 12,4 80 - 7")
 
 
 # --- the chapter's bar, on what it stored -------------------------------------------------------------------------------
@@ -354,7 +382,7 @@ def test_the_stored_chapter_is_over_its_bar_and_agrees_with_make_tools():
     outputs = {cell["id"]: json.dumps(cell.get("outputs")) for cell in json.loads(CHAPTER.read_text("utf-8"))["cells"]}
     strict = re.search(r"strict: \+([0-9.]+) points, p <0\.001", outputs["tools-bar"])
     assert strict and float(strict[1]) >= 40  # from base to tool user
-    pairs = re.findall(r"ordinary, seed 3407: (\d+) right in this notebook, \[([0-9.]+)\]", outputs["tools-same"])
+    pairs = re.findall(r"ordinary, seed 3407: (\d+) right in this notebook, \[([0-9.]+)\]", outputs["tools-ordinary"])
     assert len(pairs) == 1 and all(float(here) == float(there) for here, there in pairs)
-    before, after, *_ = map(int, re.findall(r"answered +(\d+), right", outputs["tools-37"]))
-    assert after >= before + 10  # practice with the busy calculator taught to ask again for the same sum
+    answered = re.findall(r"(?:before|after) +\d+ +\d+ +(\d+)", outputs["tools-37"])
+    assert len(answered) == 4 and all(int(after) >= int(before) + 10 for before, after in zip(answered[::2], answered[1::2]))

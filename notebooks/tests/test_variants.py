@@ -11,7 +11,7 @@ from datasets import Dataset
 from trl import GRPOConfig
 
 from grpo_kit.plots import variants as plots
-from grpo_kit.training.variants import GENERATIONS, HALVES, METHODS, TRIES, clipped_share, curve_of, ordered, variant_settings
+from grpo_kit.training.variants import GENERATIONS, KNOWN, METHODS, TRIES, clipped_share, curve_of, ordered, variant_settings
 from grpo_kit.workshop import variants
 
 KIND = {"generations": 40, "model": "ab12"}
@@ -35,9 +35,10 @@ def play(ends=lambda job: 0.5, stop=None):
 
 def test_all_methods_and_regimes_get_all_seeds():
     lines = play()
-    count = {stage: sum(one["stage"] == stage for one in lines) for stage in ("base", "difficulty", "rate", "main", "control", "data", "check", "halves")}
+    count = {stage: sum(one["stage"] == stage for one in lines) for stage in ("base", "difficulty", "rate", "main", "control", "data", "check", "halves", "later")}
     assert len(METHODS) == 9
-    assert count == {"base": 1, "difficulty": 1, "rate": 9 * 2 * 3, "main": 9 * 2 * 10, "control": 2 * 5, "data": 4 * 5, "check": 5 + 10 + 5 + 5, "halves": 2 * 5}
+    assert count == {"base": 1, "difficulty": 1, "rate": 9 * 2 * 3, "main": 9 * 2 * 10, "control": 2 * 5, "data": 4 * 5, "check": 5 + 10 + 5 + 5, "halves": 2 * 10,
+                     "later": 10 + 5}
     main = {(one["method"], one["updates"], one["seed"]) for one in lines if one["stage"] == "main"}
     assert len(main) == 180 and not set(variants.SEEDS) & set(variants.RATE_SEEDS)
 
@@ -47,7 +48,7 @@ def test_a_part_is_useful_already():
     stages = [(one["stage"], one["updates"], one["seed"] if one["stage"] == "main" else 0) for one in play()]
     order = list(dict.fromkeys(stages))
     assert order[:6] == [("base", 1, 0), ("difficulty", 1, 0), ("rate", 1, 0), ("main", 1, 1), ("control", 1, 0), ("main", 1, 2)]
-    assert order[13:18] == [("main", 1, 10), ("data", 1, 0), ("check", 1, 0), ("halves", 1, 0), ("rate", 4, 0)] and order[-1] == ("main", 4, 10)
+    assert order[13:18] == [("main", 1, 10), ("data", 1, 0), ("check", 1, 0), ("rate", 4, 0), ("main", 4, 1)] and order[-3:] == [("main", 4, 10), ("later", 4, 0), ("halves", 1, 0)]
     four = [one["method"] for one in play() if one["updates"] == 4]
     assert set(four[:26]) == {"GRPO", "GSPO"} and not {"GRPO", "GSPO"} & set(four[26:])
 
@@ -116,7 +117,7 @@ def test_questions_are_chosen_and_ordered_by_difficulty():
 
 
 def test_the_settings_are_those_of_trl_and_an_unknown_method_is_refused():
-    for method in METHODS | HALVES:
+    for method in KNOWN:
         training_args = GRPOConfig(output_dir="x", use_cpu=True, **variant_settings(method, 4, 1e-3, 1))
         assert training_args.max_steps == 4 * GENERATIONS and training_args.num_iterations == 4 and training_args.steps_per_generation == 1
     with pytest.raises(ValueError, match="no method 'PPO'.*GSPO"):
@@ -142,14 +143,14 @@ def curves(*ends):
     return {method: 100 * np.linspace(0, end, 40)[None] for method, end in zip(METHODS, ends)}
 
 
-def test_each_method_has_a_panel_each_training_a_thin_line_and_the_regime_a_colour():
-    regimes = {"one": {"GRPO": np.array([[0.0, 0, 60], [0, 60, 60]])}, "four": curves(0.5, 0.9)}
+def test_each_method_has_a_panel_with_the_median_and_the_middle_half_and_the_regime_a_colour():
+    regimes = {"one": {"GRPO": np.array([[0.0, 0, 60], [0, 60, 60], [0, 60, 120]])}, "four": curves(0.5, 0.9)}
     figure = plots.plot_learning(regimes, 32, "%")
     grpo, gspo, unused = figure.axes
     assert [axis.get_title("left") for axis in figure.axes if axis.get_visible()] == ["GRPO", "GSPO"]
-    assert [list(line.get_ydata()[:3]) for line in grpo.lines[:3]] == [[0, 0, 20], [0, 30, 40], [0, 15, 30]]
-    assert list(grpo.lines[2].get_xdata()) == [32, 64, 96]
-    assert [line.get_color() for line in grpo.lines] == [plots.BLUE] * 3 + [plots.ORANGE] and gspo.lines[0].get_color() == plots.ORANGE
+    assert list(grpo.lines[0].get_ydata()) == [0, 30, 40] and list(grpo.lines[0].get_xdata()) == [32, 64, 96]
+    assert grpo.collections[0].get_paths()[0].vertices[:, 1].max() == 50  # between 40 and 60
+    assert [line.get_color() for line in grpo.lines] == [plots.BLUE, plots.ORANGE] and gspo.lines[0].get_color() == plots.ORANGE
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["one", "four"]
 
 
@@ -160,19 +161,24 @@ def test_the_reference_is_dashed_in_every_panel_but_its_own():
     assert list(dashed[1][0].get_ydata()) == list(figure.axes[0].lines[-1].get_ydata())
 
 
-def test_differences_stand_in_a_row_each_and_only_the_clear_ones_have_a_colour():
-    found = {"one": {"GRPO": (1.0, 2.0), "CISPO": (-8.0, 3.0)}, "four": {"GRPO": (0.5, None)}}
-    one, four = plots.plot_differences(found, "TRL's default", {("one", "CISPO")}, seeds={"one": {"CISPO": [-9.0, -7.0]}}).axes
+def test_differences_stand_in_a_row_each_and_a_verdict_has_its_colour():
+    found = {"one": {"GRPO": (1.0, 2.0), "CISPO": (-8.0, 2.0), "DAPO": (-8.0, 9.0)}, "four": {"GRPO": (0.5, 1.0)}}
+    verdicts = {"one": {"GRPO": "equal", "CISPO": "apart", "DAPO": "cannot be told"}, "four": {"GRPO": "equal"}}
+    seeds = {title: {method: [-9.0, -7.0] for method in rows} for title, rows in found.items()}
+    figure = plots.plot_differences(found, "TRL's default", verdicts, 5, seeds)
+    one, four = figure.axes
     dots = [line for line in one.lines if line.get_marker() == "o"]
-    assert [(*dot.get_xdata(), dot.get_color() == plots.BLUE) for dot in dots] == [(1.0, False), (-8.0, True)]
-    assert [label.get_text() for label in one.get_yticklabels()] == ["GRPO", "CISPO"] and len(four.collections) >= 1
-    assert [list(line.get_xdata()) for line in one.lines if line.get_marker() == "."] == [[], [-9.0, -7.0]]
+    assert [(*dot.get_xdata(), dot.get_markerfacecolor()) for dot in dots] == [(1.0, plots.BLUE), (-8.0, plots.ORANGE), (-8.0, "white")]
+    assert [label.get_text() for label in one.get_yticklabels()] == ["GRPO", "CISPO", "DAPO"] and len(four.collections) >= 1
+    assert [list(line.get_xdata()) for line in one.lines if line.get_marker() == "."] == [[-9.0, -7.0]] * 3
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == list(plots.VERDICTS)
 
 
-def test_a_seed_that_never_reaches_the_bar_is_counted_and_not_drawn():
+def test_a_seed_that_never_reaches_the_bar_is_counted_and_has_a_cross():
     never = float("inf")
     [axis] = plots.plot_choice({"one": {"GRPO": ([640.0, never, never], 15.0), "DAPO": ([320.0, 640.0, 640.0], 64.0)}}).axes
     dots = [list(line.get_xdata()) for line in axis.lines if line.get_marker() == "o"]
     assert dots == [[640.0], [320.0, 640.0, 640.0]]
-    assert [list(line.get_xdata()) for line in axis.lines if line.get_marker() != "o"] == [[640.0, 640.0]]  # the one median
-    assert [text.get_text() for text in axis.texts] == ["1 of 3; 15 % at the end", "3 of 3; 64 % at the end"]
+    assert [len(line.get_xdata()) for line in axis.lines if line.get_marker() == "x"] == [1, 0]
+    assert [list(line.get_xdata()) for line in axis.lines if line.get_marker() == "None"] == [[640.0, 640.0]]  # the one median
+    assert [text.get_text() for text in axis.texts] == ["1 of 3 seeds; 15 % at the end", "3 of 3 seeds; 64 % at the end"]

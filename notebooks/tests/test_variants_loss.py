@@ -8,7 +8,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from grpo_kit.measure import lenient_accuracy
 from grpo_kit.rewards import correctness_reward, format_reward, tag_reward
-from grpo_kit.training.variants import METHODS, change_batches, divide_by_own_tokens, reset_adapter, variant_settings
+from grpo_kit.training.variants import METHODS, UNCLIPPED, change_batches, divide_by_own_tokens, reset_adapter, variant_settings
 from grpo_kit.workshop import trainings as workshop
 from grpo_kit.workshop import variants
 
@@ -28,7 +28,7 @@ def scored(trainings, tmp_path_factory):
     A right number in any layout is paid too: the untrained model earns nothing else, and groups that agree have no gradient.
     """
     found, sampled = {}, None
-    for method in METHODS:
+    for method in METHODS | UNCLIPPED:
         reset_adapter(trainings.model, 1)
         disturb(trainings.model, 1)
         training_args = GRPOConfig(output_dir=str(tmp_path_factory.mktemp("x")), reward_weights=[1.0, 2.0, 1.0, 1.0],
@@ -55,11 +55,11 @@ def disturb(model, seed, size=0.05):
             tensor.add_(size * torch.randn(tensor.shape, generator=generator))
 
 
-def gradient(trainings, trainer, batch, moved):
+def gradient(trainings, trainer, batch, moved, size=0.2):
     reset_adapter(trainings.model, 1)
     disturb(trainings.model, 1)
     if moved:
-        disturb(trainings.model, 2, 0.2)
+        disturb(trainings.model, 2, size)
     trainer.compute_loss(trainings.model, batch).backward()
     vector = torch.cat([one.grad.flatten() for one in trainings.model.parameters() if one.requires_grad])
     trainings.model.zero_grad()
@@ -75,6 +75,8 @@ def test_an_option_changes_the_gradient_where_theory_says_so_and_nowhere_else(tr
     for one, other in [("GRPO", "GSPO"), ("TRL's default", "CISPO")]:  # the clip and the ratio alone
         assert torch.allclose(fresh[one], fresh[other], atol=1e-5 * float(fresh[one].norm()))
         assert cosine(moved[one], moved[other]) < 0.999
+    free, cispo, clipped = (gradient(trainings, *scored[method], True, 0.06) for method in ("no clip", "CISPO", "TRL's default"))
+    assert cosine(free, cispo) > 0.9999 and cosine(free, clipped) < 0.999  # a push so small that no ratio comes near CISPO's bound of 5
     assert cosine(fresh["no deviation"], fresh["Dr. GRPO"]) > 0.99999 > 0.9 > abs(1 - float(fresh["Dr. GRPO"].norm() / fresh["no deviation"].norm()))
     for method in ("GRPO", "no deviation", "batch deviation", "each reward alone"):  # the advantage, or what is divided by
         assert cosine(fresh[method], fresh["TRL's default"]) < 0.9999, method

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from .memory import ADAM, RUNTIME, activation_bytes, count_parameters, frozen_bytes, kv_bytes, logits_bytes, memory_plan, verdict
 
 USABLE = 0.9  # a plan above this share of a card is too close to say
-NUMBERS = {"does not fit": 0, "4 bits": 1, "whole": 2, "shares": 3, "split": 4, "server": 5}  # what `choose` answers
+NUMBERS = {"does not fit": 0, "QLoRA": 1, "DDP": 2, "FSDP": 3, "FSDP + TP": 4, "disaggregated": 5}  # what `choose` answers
 _known = {}  # what takes its time: a model is built on paper for it
 
 
@@ -64,12 +64,12 @@ def candidates(way, config, profile, count, cards, everything, gradients_stay):
     """The forms of a 16-bit `way` with the profile's batch, a `Choice` each, whether it fits or not."""
     batch = profile.per_device_train_batch_size
     own = batch * profile.gradient_accumulation_steps  # completions of a card
-    parts = training_bytes(config, profile, count, everything, 1 if way == "whole" else cards)
-    stays = ["weights, moments", "fetched layers"] + ["gradients"] * (way == "whole" or gradients_stay)
+    parts = training_bytes(config, profile, count, everything, 1 if way == "DDP" else cards)
+    stays = ["weights, moments", "fetched layers"] + ["gradients"] * (way == "DDP" or gradients_stay)
     kept = {item: parts[item] for item in stays}  # the engine sleeps while the model trains, and is awake beside its states
-    if way in ("whole", "shares"):
+    if way in ("DDP", "FSDP"):
         yield Choice(way, parts, kept | {"engine": engine_bytes(config, profile, count)}, batch=batch)
-    elif way == "split":
+    elif way == "FSDP + TP":
         for split in (2, 4, 8):
             if cards % split == config.num_key_value_heads % split == 0:  # as many engines as fit, each with the completions of its cards
                 yield Choice(way, parts, kept | {"engine": engine_bytes(config, profile, count, split, split * own)}, split=split, batch=batch)
@@ -83,18 +83,18 @@ def candidates(way, config, profile, count, cards, everything, gradients_stay):
 def choose(config, profile, memory, cards, everything=False, gradients_stay=False):
     """What to take for this model on so many cards of `memory` bytes: the first way that fits in `USABLE` of a card, a `Choice`.
 
-    "whole": each card has everything, the engine takes turns with the training (one_gpu.yaml, one_host.yaml); "shares": the same
-    with the states cut into shares (fsdp2.yaml, zero3.yaml); "split": the engine in pieces too, each over 2, 4 or 8 of the cards
-    (`vllm_tensor_parallel_size`; no more than the model has key-value heads); "server": the engine on cards of its own; "4 bits":
+    "DDP": each card has everything, the engine takes turns with the training (one_gpu.yaml, one_host.yaml); "FSDP": the same
+    with the states cut into shares (fsdp2.yaml, zero3.yaml); "FSDP + TP": the engine in pieces too, each over 2, 4 or 8 of the cards
+    (`vllm_tensor_parallel_size`; no more than the model has key-value heads); "disaggregated": the engine on cards of its own; "QLoRA":
     chapter 05's way, a copy on every card. Each is tried with the profile's batch, then with halves of it and more accumulation.
     `gradients_stay`: shares keep their gradients while the engine writes (DeepSpeed), or free them (FSDP2). Where nothing fits, what
-    "shares" would hold with a batch of 1.
+    "FSDP" would hold with a batch of 1.
     """
     batch, own = profile.per_device_train_batch_size, profile.per_device_train_batch_size * profile.gradient_accumulation_steps
     smaller = [replace(profile, per_device_train_batch_size=size, gradient_accumulation_steps=own // size)
                for size in range(batch, 0, -1) if batch % size == 0]
     count = known(count_parameters, config, 0 if everything else profile.lora_rank)
-    for way in ("whole", "shares", "split", "server"):
+    for way in ("DDP", "FSDP", "FSDP + TP", "disaggregated"):
         for sized in smaller:
             for found in candidates(way, config, sized, count, cards, everything, gradients_stay):
                 if max(sum(found.training.values()), sum(found.writing.values())) <= USABLE * memory:
@@ -102,5 +102,5 @@ def choose(config, profile, memory, cards, everything=False, gradients_stay=Fals
     for sized in [] if everything else smaller:
         plan = known(memory_plan, config, sized, memory)
         if verdict(plan, config, sized, memory) == "fits":
-            return Choice("4 bits", plan["training"].to_dict(), plan["sampling"].to_dict(), batch=sized.per_device_train_batch_size)
-    return next(candidates("shares", config, smaller[-1], count, cards, everything, gradients_stay))._replace(way="does not fit")
+            return Choice("QLoRA", plan["training"].to_dict(), plan["sampling"].to_dict(), batch=sized.per_device_train_batch_size)
+    return next(candidates("FSDP", config, smaller[-1], count, cards, everything, gradients_stay))._replace(way="does not fit")

@@ -50,11 +50,17 @@ def plot_answers(answers, gold, title):
     return figure
 
 
+def _apart(height, count):
+    """Heights about one row for `count` dots; the first on it."""
+    return height + 0.12 * np.array([(-1) ** number * -(-number // 2) for number in range(count)])
+
+
 @readable
-def plot_trainings(found, questions, xlabel="right last number, % of the questions"):
+def plot_trainings(found, questions, xlabel="right last number, % of the questions", first_is="the first", joined=()):
     """Each training a dot, the first in a ring with its interval over questions, a panel for each way of asking: a Figure.
 
     `found`: {(way, reward): a share in % for each training}; each is of `questions` questions. A line goes through the first reward's.
+    `first_is`: what the legend calls the first; `joined`: pairs of rewards whose trainings, seed by seed, a line joins.
     """
     ways, rewards = (list(dict.fromkeys(names)) for names in zip(*found))
     with plt.rc_context(STYLE):
@@ -64,9 +70,13 @@ def plot_trainings(found, questions, xlabel="right last number, % of the questio
                 shares = found[way, reward]
                 first = pd.DataFrame({"first": np.arange(questions) < round(shares[0] / 100 * questions)})
                 axis.plot(wilson_shares(first)[["low", "high"]].iloc[0], [height] * 2, color=GREY, linewidth=3, alpha=0.6, label=f"95 %, over {questions} questions, of the first training")
-                places = height + 0.12 * np.array([(-1) ** number * -(-number // 2) for number in range(len(shares))])  # apart; the first on its bar
+                places = _apart(height, len(shares))
                 axis.plot(shares, places, "o", color=ORANGE, markersize=5, label="a training")
-                axis.plot(shares[:1], places[:1], "o", color="none", markeredgecolor="black", markersize=9, label="the first")
+                axis.plot(shares[:1], places[:1], "o", color="none", markeredgecolor="black", markersize=9, label=first_is)
+            for pair in joined:
+                heights = [_apart(rewards.index(reward), len(found[way, reward])) for reward in pair]
+                for ends, rows in zip(zip(*(found[way, reward] for reward in pair)), zip(*heights)):
+                    axis.plot(ends, rows, color=ORANGE, linewidth=1, alpha=0.6, zorder=1)
             axis.axvline(found[way, rewards[0]][0], color=GREY, linestyle=":", label=rewards[0])  # the model that was not trained
             axis.set(title=way, xlim=(-2, 102), ylim=(len(rewards) - 0.5, -0.5), xlabel=xlabel)
             axis.set_yticks(range(len(rewards)), rewards)

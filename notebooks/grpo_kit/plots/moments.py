@@ -42,8 +42,8 @@ def lines_of(text, width=STRIP_WIDTH, most=2):
 def film_strip(frames, title):
     """What a model wrote to one question at several moments, a row each: a Figure.
 
-    `frames`: [(label, text, {"layout": bool, "working": bool, "right": bool})]. Tags are blue, true equations green, false ones
-    orange, and a key says so; ⏎ is a line's end; the dots, filled for yes, have no colour of their own.
+    `frames`: [(label, text, {"layout": bool or None, "working": …, "right": …})]. Tags are blue, true equations green, false ones
+    orange, and a key says so; ⏎ is a line's end; the dots, filled for yes, have no colour of their own. None, a dash: does not apply.
     """
     rows = [(label, text, marks, lines_of(text)) for label, text, marks in frames]
     heights = np.cumsum([0] + [0.42 * len(lines) + 0.35 for *_, lines in rows])
@@ -60,7 +60,8 @@ def film_strip(frames, title):
                     axis.text(0, top + 0.42 * line, inked + ("…" if cut and color == colors[end - 1] else ""), family="monospace", fontsize=8.6,
                               color=color, va="center", parse_math=False)
             for place, name in enumerate(EVENT_COLORS):
-                axis.plot(STRIP_WIDTH + 4 + 4 * place, top, "o", color=STRIP_INK, fillstyle="full" if marks[name] else "none")
+                style = {"marker": "_", "color": GREY} if marks[name] is None else {"marker": "o", "color": STRIP_INK}
+                axis.plot(STRIP_WIDTH + 4 + 4 * place, top, **style, fillstyle="full" if marks[name] else "none")
         for place, name in enumerate(EVENT_COLORS):
             axis.text(STRIP_WIDTH + 3.4 + 4 * place, -0.45, name, rotation=60, fontsize=9, va="bottom", color=STRIP_INK)
         for place, (name, color) in enumerate({"a tag": BLUE, "a true equation": GREEN, "a false equation": ORANGE}.items()):
@@ -77,7 +78,8 @@ def plot_rises(panels):
     """Shares over the moments of a training, with the fitted rises, a panel for each way of asking: a Figure.
 
     `panels`: {title: {measure: (Series of shares in [0, 1] indexed by step, its `Rise` or None)}}. Below the curves a measure has a
-    row: the circle is the rise's middle, the bar from its `low` to its `high`. Measures drawn first are drawn wider, so that curves that coincide show.
+    row: a bar from the last moment before the rise's `low` to the first after its `high`. Measures drawn first are drawn wider, so that
+    curves that coincide show.
     """
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, len(panels), figsize=(4.8 * len(panels), 3.9), sharey=True, squeeze=False)
@@ -87,46 +89,74 @@ def plot_rises(panels):
                 axis.plot(curve.index, 100 * curve, ".", color=color, alpha=0.45, markersize=9 - 2 * place)
                 if rise is not None:
                     axis.plot(curve.index, 100 * rise.fitted, color=color, linewidth=5.2 - 1.8 * place, alpha=0.55 if place == 0 else 1)
-                    axis.plot([rise.low, rise.high], [row] * 2, color=color, linewidth=3, solid_capstyle="butt")
-                    axis.plot(rise.step, row, "o", color="white", markeredgecolor=color, markeredgewidth=2, markersize=6)
+                    ends = [curve.index[curve.index <= rise.low].max(), curve.index[curve.index >= rise.high].min()]
+                    axis.plot(ends, [row] * 2, color=color, linewidth=5, solid_capstyle="butt")
             axis.axhline(0, color=GREY, linewidth=0.8)
             axis.set(title=title, xlabel="training step", ylim=(-12 - 9 * len(curves), 104), yticks=range(0, 101, 20))
         for place, (name, color) in enumerate(EVENT_COLORS.items()):
             axes[0][0].text(0.03, 0.95 - 0.09 * place, name, color=color, weight="bold", transform=axes[0][0].transAxes, va="top")
-        axes[0][-1].text(0.02, 0.02, "the change points, and where\n95 % of the draws put them", fontsize=9, color=GREY, transform=axes[0][-1].transAxes, va="bottom")
+        axes[0][-1].text(0.02, 0.02, "bars: between these looks\nlies the middle of the rise", fontsize=9, color=GREY, transform=axes[0][-1].transAxes, va="bottom")
         axes[0][0].set_ylabel("% of the watched questions")
     plt.close(figure)
     return figure
 
 
-METHOD_COLORS = {"full": ORANGE, "slow": BLUE, "long": "#cc79a7", "kl": "#111111", "lora": GREEN}  # the first word of a training's name
+@readable
+def plot_changes(panels):
+    """How many questions changed at which moment: a Figure of bars, a panel for each way of asking.
+
+    `panels`: {title: Series of counts indexed by step}.
+    """
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(1, len(panels), figsize=(4.8 * len(panels), 2.6), sharey=True, squeeze=False)
+        for axis, (title, counts) in zip(axes[0], panels.items()):
+            bars = axis.bar(counts.index, counts, width=0.8 * min(np.diff(counts.index)), color=GREEN)
+            axis.bar_label(bars, [count or "" for count in counts], fontsize=9, color=GREY)
+            axis.set(title=title, xlabel="training step")
+        axes[0][0].set_ylabel("questions")
+    plt.close(figure)
+    return figure
+
+
+KIND_COLORS = [ORANGE, BLUE, "#cc79a7", "#111111", GREEN]  # by the order in which the kinds appear
+
+
+def colors_of(names):
+    """{"kind": its colour} of names such as "kind: seed". ValueError with more kinds than colours."""
+    kinds = list(dict.fromkeys(name.partition(":")[0] for name in names))
+    if len(kinds) > len(KIND_COLORS):
+        raise ValueError(f"{len(kinds)} kinds of trainings, and only {len(KIND_COLORS)} colours that can be told apart: draw fewer kinds.")
+    return dict(zip(kinds, KIND_COLORS))
 
 
 @readable
 def plot_flip(trainings, named=()):
     """The greedy share of replies with something, against the sampled share, at every moment of each training: a Figure.
 
-    `trainings`: {"full 3407": DataFrame with the columns "sampled" and "greedy", shares in [0, 1]}. On the dashed line both ways agree.
-    Those that are `named` have their names beside their first moment above one half.
+    `trainings`: {"kind: seed": DataFrame with the columns "sampled" and "greedy", shares in [0, 1]}; a kind has one colour. On the dashed
+    line both ways agree. Those that are `named` have their names beside the moment next to a greedy half.
     """
+    colors = colors_of(trainings)
     with plt.rc_context(STYLE):
-        figure, axis = plt.subplots(figsize=(6.6, 4.4))
+        figure, axis = plt.subplots(figsize=(7.2, 4.6))
+        axis.axvspan(40, 60, color=GREY, alpha=0.12, linewidth=0)
+        axis.text(50, 107, "40 to 60 %", color=GREY, fontsize=9, ha="center", va="center")
         axis.plot([0, 100], [0, 100], "--", color=GREY, linewidth=1)
-        axis.text(4, 9, "both the same", color=GREY, fontsize=9, rotation=31, rotation_mode="anchor")
-        axis.axvline(50, color=GREY, linewidth=1)
-        axis.text(51, 2, "one half", color=GREY, fontsize=9)
+        axis.text(3, 8, "both the same", color=GREY, fontsize=9, rotation=31, rotation_mode="anchor")
+        axis.annotate("training", (38, -9), xytext=(20, -9), color=GREY, fontsize=9, va="center", ha="right", arrowprops={"arrowstyle": "->", "color": GREY})
+        labelled = set()
         for name, shares in trainings.items():
-            method = name.split()[0]
-            first = next(other for other in trainings if other.split()[0] == method)  # one line of the key for each method
-            axis.plot(100 * shares["sampled"], 100 * shares["greedy"], "o-", color=METHOD_COLORS[method], alpha=0.6, markersize=4, linewidth=1.2,
-                      label=method if name == first else None)
+            kind = name.partition(":")[0]
+            axis.plot(100 * shares["sampled"], 100 * shares["greedy"], "o-", color=colors[kind], alpha=0.6, markersize=3, linewidth=0.8,
+                      label=None if kind in labelled else kind)
+            labelled.add(kind)
             if name in named:
-                place = shares.iloc[(shares["greedy"] >= 0.5).to_numpy().argmax()]
-                side = -1 if place["sampled"] < 0.5 else 1
-                axis.annotate(name, (100 * place["sampled"], 100 * place["greedy"]), xytext=(8 * side, -3), textcoords="offset points",
-                              ha="left" if side > 0 else "right", fontsize=9, color=METHOD_COLORS[method])
-        axis.set(xlabel="% with working, sampled", ylabel="% with working, greedy", xlim=(0, 102), ylim=(-3, 103))
-        axis.legend(loc="center left", frameon=False)
+                after = int((shares["greedy"] >= 0.5).to_numpy().argmax())
+                place = min((shares.iloc[number] for number in (after - 1, after)), key=lambda one: abs(one["greedy"] - 0.5))
+                axis.annotate(name, (100 * place["sampled"], 100 * place["greedy"]), xytext=(8, -3), textcoords="offset points", fontsize=8, color=colors[kind])
+        axis.set(title="Greedy decoding jumps when about half of the samples have working", xlabel="% with working, sampled",
+                 ylabel="% with working, greedy", xlim=(0, 102), ylim=(-15, 113), yticks=range(0, 101, 20))
+        axis.legend(loc="center left", frameon=False, fontsize=9)
     plt.close(figure)
     return figure
 
@@ -135,9 +165,10 @@ def plot_flip(trainings, named=()):
 def plot_price(panels, base, notes):
     """What each training answers right as asked and with its reply begun, beside the untrained model: a Figure, a panel for each way of asking.
 
-    `panels`: {way: {"full 3407": (as asked, begun)}} and `base`: {way: begun}, all in %; `notes`: {"full 3410": what stands beside it}.
+    `panels`: {way: {"kind: seed": (as asked, begun)}} and `base`: {way: begun}, all in %; `notes`: {"kind: seed": what stands beside it}.
     The thin lines are what a reply begun has lost.
     """
+    colors = colors_of(next(iter(panels.values())))
     with plt.rc_context(STYLE):
         height = 1.3 + 0.28 * max(map(len, panels.values()))
         figure, axes = plt.subplots(1, len(panels), figsize=(5 * len(panels), height), sharey=True, sharex=True, squeeze=False)
@@ -145,7 +176,7 @@ def plot_price(panels, base, notes):
         for axis, (way, trainings) in zip(axes[0], panels.items()):
             axis.axvline(base[way], color=GREY, linewidth=1.4, label="untrained, reply begun")
             for place, (name, (asked, begun)) in enumerate(trainings.items()):
-                color = METHOD_COLORS[name.split()[0]]
+                color = colors[name.partition(":")[0]]
                 axis.plot(asked, place, "o", color=color, markersize=7, label=None if place else "trained, as asked")
                 axis.plot(begun, place, "o", color=color, markersize=12, fillstyle="none", markeredgewidth=1.5, label=None if place else "trained, reply begun")
                 axis.plot([begun, base[way]], [place] * 2, color=color, linewidth=1, alpha=0.6, zorder=1)

@@ -3,12 +3,54 @@
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import ListedColormap
-from matplotlib.patches import Patch
+from matplotlib.lines import Line2D
+from matplotlib.patches import FancyBboxPatch, Patch, Rectangle
 
 from .style import BLUE, GREEN, GREY, ORANGE, STYLE, readable
 
 LIGHT = "#c4c4c4"
+WAYS_TO_SHARE = {  # name: (of each of four GPUs, which quarters of the states and of the engine it holds; what travels between them)
+    "DDP": ([("0123", "0123")] * 4, "gradients, once a step"),
+    "FSDP, ZeRO-3": ([(str(gpu), "0123") for gpu in range(4)], "every layer, when needed; its gradient"),
+    "FSDP + TP": ([(str(gpu), "02" if gpu % 2 == 0 else "13") for gpu in range(4)], "as FSDP; in the engine, each layer's output"),
+    "HSDP": ([("01" if gpu % 2 == 0 else "23", "0123") for gpu in range(4)], "layers within a host, gradients between hosts"),
+    "disaggregated": ([("01", ""), ("23", ""), ("", "0123"), ("", "0123")], "completions; new weights"),
+    "disaggregated, asynchronous": ([("01", ""), ("23", ""), ("", "0123"), ("", "0123")], "the same, but both work at once"),
+}
+TURNS = {"disaggregated": (("", "1", "", "2", ""), ("1", "", "2", "", "3")), "disaggregated, asynchronous": (("", "1", "2", "3", "4"), ("1", "2", "3", "4", "5"))}
 PARTS = {"writing completions": BLUE, "training": GREEN, "waiting for the others": LIGHT, "between steps: log, checkpoint": "white"}
+
+
+@readable
+def plot_ways():
+    """What each of four GPUs holds, for each way of `WAYS_TO_SHARE`, and what travels between the GPUs: a Figure."""
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(2, 3, figsize=(11, 6.2))
+        for axis, (name, (gpus, travels)) in zip(axes.flat, WAYS_TO_SHARE.items()):
+            for gpu, parts in enumerate(gpus):
+                left = 1.25 * gpu + 0.35 * (name == "HSDP" and gpu > 1)
+                axis.add_patch(FancyBboxPatch((left, 0), 1, 1.9, boxstyle="round,pad=0.05", facecolor="white", edgecolor=GREY))
+                for place, held, color in zip((0.14, 0.58), parts, (GREEN, BLUE)):
+                    for quarter in range(4):
+                        axis.add_patch(Rectangle((left + place, 1.35 - 0.42 * quarter), 0.3, 0.36, edgecolor=LIGHT, lw=0.8,
+                                                 facecolor=color if str(quarter) in held else "white"))
+                axis.text(left + 0.5, -0.13, f"GPU {gpu + 1}", ha="center", va="top", fontsize=9)
+            for row, (who, turns) in enumerate(zip(("train", "write"), TURNS.get(name, ()))):
+                axis.text(-0.1, -0.85 - 0.42 * row, who, ha="right", va="center", fontsize=9)
+                for turn, step in enumerate(turns):
+                    axis.add_patch(Rectangle((0.98 * turn, -1.02 - 0.42 * row), 0.94, 0.34, facecolor=(GREEN, BLUE)[row] if step else LIGHT, alpha=1 if step else 0.35))
+                    axis.text(0.98 * turn + 0.47, -0.86 - 0.42 * row, step and f"step {step}", color="white", ha="center", va="center", fontsize=8)
+            if name == "HSDP":
+                for host, middle in enumerate((1.1, 3.95)):
+                    axis.text(middle, -0.5, f"host {host + 1}", ha="center", va="top", fontsize=10, weight="bold")
+            axis.set(xlim=(-0.9, 5.5), ylim=(-1.6, 2.1))
+            axis.set_title(f"{name}\n", weight="bold", fontsize=12)
+            axis.text(2.4, 2.12, travels, ha="center", va="bottom", fontsize=10, color=GREY)
+            axis.axis("off")
+        figure.legend(handles=[Patch(facecolor=GREEN, label="states: weights, gradients, moments"), Patch(facecolor=BLUE, label="the engine's weights"),
+                               Patch(facecolor="white", edgecolor=LIGHT, label="a quarter that this GPU does not hold")], frameon=False, ncols=3, loc="outside lower center")
+    plt.close(figure)
+    return figure
 
 
 @readable
@@ -66,7 +108,8 @@ def plot_step_seconds(steps):
                 axis.annotate(f"{mean:.2f}", (completions, mean), (0, 8 if processes == 1 else -15), textcoords="offset points", ha="center", color=color,
                               weight="bold", bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5})
         axis.set(xlabel="completions of a step, over all processes", ylabel="seconds a step", ylim=0, xticks=sorted({number * each for number, each in sizes.values()}))
-        axis.legend(frameon=False)
+        single = Line2D([], [], ls="", marker="o", ms=4, color=GREY, alpha=0.4, label="a single step")
+        axis.legend(handles=[*axis.get_legend_handles_labels()[0], single], frameon=False)
     plt.close(figure)
     return figure
 
@@ -108,23 +151,20 @@ def plot_choice(panels, rows, columns, names, least):
 def plot_workers(panels):
     """Seconds of a step against the number of workers that write: a Figure, its panels on one scale.
 
-    `panels`: {title: (workers, {label: seconds}, (least, most), together, known)}. A curve's seconds are those for 1, 2, … writers, its
-    best is marked; from `least` to `most` the last curve is nearly at its best; `together` is the step in which every worker does
-    both; with fewer than `known` writers each writes more completions than was measured.
+    `panels`: {title: (workers, {label: seconds}, (least, most), together)}. A curve's seconds are those for 1, 2, … writers, its best is
+    marked; from `least` to `most` the last curve is nearly at its best; `together` is the step in which every worker does both.
     """
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, len(panels), figsize=(11, 4.2), sharey=True, squeeze=False)
         lowest = [min(map(min, curves.values())) for _, curves, *_ in panels.values()]
-        for axis, (title, (workers, curves, (least, most), together, known)) in zip(axes[0], panels.items(), strict=True):
+        for axis, (title, (workers, curves, (least, most), together)) in zip(axes[0], panels.items(), strict=True):
             said = [(f"all, in turns: {together:.1f} s", GREY)]
             for (label, seconds), color in zip(curves.items(), (ORANGE, BLUE), strict=True):
                 axis.plot(range(1, workers), seconds, color=color, lw=2, label=label)
                 writers = int(np.argmin(seconds)) + 1
                 axis.plot(writers, seconds[writers - 1], "o", color=color)
                 said.append((f"{label.partition(',')[0]}: {seconds[writers - 1]:.1f} s, {writers} of {workers} writing", color))
-            axis.plot(range(least, most + 1), seconds[least - 1 : most], color=BLUE, lw=13, alpha=0.35, solid_capstyle="round",
-                      label="one step off: within 5 % of its best")
-            axis.axvspan(0, min(known, workers), color=LIGHT, alpha=0.3, lw=0, label="beyond what was measured for a writer")
+            axis.axvspan(least - 0.5, most + 0.5, color=BLUE, alpha=0.2, lw=0, label="one step off: within 5 % of its best")
             axis.axhline(together, color=GREY, ls="--", lw=1.5, label="all do both, in turns")
             for line, (words, color) in enumerate(said):
                 axis.text(0.0, 1.03 + 0.068 * (len(said) - 1 - line), words, color=color, fontsize=10, transform=axis.transAxes)

@@ -50,13 +50,18 @@ def plot_log(panels):
             axis = figure.add_subplot(rows, columns, place, title=title)
             for (label, values), color in zip(curves.items(), [BLUE, ORANGE, GREEN]):
                 _draw_curve(axis, pd.Series(values.index), values.astype(float).reset_index(drop=True), color, label)
+                if len(values) <= 60:
+                    axis.lines[-2].set(markersize=9, alpha=0.55, clip_on=False)  # a few dots may be large
+            axis.autoscale(axis="y")  # the first curve's limits are not the others'
+            axis.set_ylim(bottom=min(0, axis.dataLim.y0))
             least = 0.08 * axis.get_ylim()[1]
             for below, text in itertools.pairwise(sorted(axis.texts, key=lambda text: text.get_position()[1])):
                 place, height = text.get_position()
                 text.set_position((place, max(height, below.get_position()[1] + least)))  # beside the others, not on them
             if any(curves):
                 axis.legend(frameon=False, fontsize=9, loc="lower right")
-        figure.supxlabel("training step (dots: each one, line: their running mean)", fontsize=11)
+        windows = sorted({max(1, len(values) // 8) for curves in panels.values() for values in curves.values()})
+        figure.supxlabel(f"training step (dots: each one, line: mean of {' or '.join(map(str, windows))} steps)", fontsize=11)
     plt.close(figure)
     return figure
 

@@ -47,7 +47,8 @@ READING = {
 }
 
 
-ENDS = ("right", "right sum, wrong reply", "another sum", "call refused", "no call")  # how a conversation may end
+ENDS = ("right", "right sum, wrong reply", "another sum", "call refused", "no call")  # what a conversation may come to
+STOPS = ("in the layout", "with a call", "cut off", "otherwise")  # and how its last reply may stop
 
 
 def with_calls(tokenizer):
@@ -111,8 +112,9 @@ def ask_with_calls(model, dataset, tokenizer, sampling_params, tools=(), lora_re
     are tools as well.
 
     As in GRPO's `max_completion_length`, `sampling_params.max_tokens` counts all replies together, and the tools' words.
-    Its rows have also `calls` (how many), `failed` (how many of them the tool refused), `end` (one of `ENDS`) and `conversation` (all that
-    was written after the question, as tokens say it). `text` is the last reply; `length` counts the model's own tokens.
+    Its rows have also `calls` (how many), `failed` (how many of them the tool refused), `asked` (what each of them passed, a list of dicts),
+    `end` (one of `ENDS`), `stop` (one of `STOPS`) and `conversation` (all that was written after the question, as tokens say it). `text` is
+    the last reply; `length` counts the model's own tokens.
     """
     from trl.chat_template_utils import parse_response
 
@@ -120,7 +122,7 @@ def ask_with_calls(model, dataset, tokenizer, sampling_params, tools=(), lora_re
     tools = [[*tools, *_methods(environment_factory, row)] for row in dataset]  # a list for each question
     prompts = template(list(dataset["prompt"]), tools=tools[0] or None, add_generation_prompt=True, tokenize=True, return_dict=True)["input_ids"]
     params = own_seeds(sampling_params, len(prompts))
-    told = [{"ids": list(ids), "length": 0, "calls": 0, "failed": 0, "results": [], "tools": {tool.__name__: tool for tool in given}}
+    told = [{"ids": list(ids), "length": 0, "calls": 0, "failed": 0, "asked": [], "results": [], "tools": {tool.__name__: tool for tool in given}}
             for ids, given in zip(prompts, tools)]
     open_ones = list(range(len(prompts)))
     for turn in range(turns):
@@ -134,6 +136,7 @@ def ask_with_calls(model, dataset, tokenizer, sampling_params, tools=(), lora_re
             talk.update(text=reply["content"], cut=output.finish_reason == "length", length=talk["length"] + len(ids))
             talk["ids"] += ids
             calls = [] if talk["cut"] else reply.get("tool_calls") or []
+            talk["calling"] = bool(calls)
             if calls and talk["tools"] and turn + 1 < turns:
                 talk["ids"] += _answered(tokenizer, [_run(call["function"], talk) for call in calls])
                 params[one].max_tokens = sampling_params.max_tokens - len(talk["ids"]) + len(prompts[one])
@@ -143,13 +146,14 @@ def ask_with_calls(model, dataset, tokenizer, sampling_params, tools=(), lora_re
         if not open_ones:
             break
     texts, golds = [talk["text"] for talk in told], list(dataset["answer"])
-    strict = np.array(correctness_reward(texts, golds)) > 0
+    strict, layout = np.array(correctness_reward(texts, golds)) > 0, np.array(format_reward(texts)) > 0
     return Evaluation(pd.DataFrame({
         "prompt": [tokenizer.decode(ids) for ids in prompts], "text": texts,
-        "layout": np.array(format_reward(texts)) > 0, "strict": strict,
+        "layout": layout, "strict": strict,
         "lenient": np.array(lenient_accuracy(texts, golds)) > 0, "truncated": [talk["cut"] for talk in told],
         "length": [talk["length"] for talk in told], "calls": [talk["calls"] for talk in told], "failed": [talk["failed"] for talk in told],
-        "end": [_end(*one) for one in zip(told, strict, golds)],
+        "asked": [talk["asked"] for talk in told], "end": [_end(*one) for one in zip(told, strict, golds)],
+        "stop": [STOPS[2 if talk["cut"] else 0 if fits else 1 if talk["calling"] else 3] for talk, fits in zip(told, layout)],
         "conversation": [tokenizer.decode(talk["ids"][len(ids):]) for talk, ids in zip(told, prompts)]}))
 
 
@@ -160,6 +164,15 @@ def _end(talk, right, gold):
     if gold_number(gold) in map(parse_number, talk["results"]):
         return ENDS[1]
     return ENDS[2] if talk["results"] else ENDS[3] if talk["calls"] else ENDS[4]
+
+
+def asked_again(rows):
+    """What came of a tool's refusals, from rows of `ask_with_calls`: a DataFrame of bool columns.
+
+    `twice`: two calls or more; `same`: the second passes what the first did, word for word; `answered`: not every call was refused.
+    """
+    same = [len(asked) > 1 and asked[0] == asked[1] for asked in rows["asked"]]
+    return pd.DataFrame({"twice": rows["calls"] > 1, "same": same, "answered": rows["calls"] > rows["failed"]})
 
 
 def _methods(environment_factory, row):
@@ -175,6 +188,7 @@ def _methods(environment_factory, row):
 def _run(function, talk):
     """The message with a tool's answer, or with what was wrong, as TRL writes it."""
     talk["calls"] += 1
+    talk["asked"].append(function["arguments"])
     try:
         result = talk["tools"][function["name"]](**function["arguments"])
         talk["results"].append(str(result))

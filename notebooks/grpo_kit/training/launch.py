@@ -22,12 +22,12 @@ class LaunchFailed(RuntimeError):
         return [str(self)]
 
 
-def command(processes, config="launch/embedded.yaml", machines=(), **settings):
-    """The command line, a list, for so many processes. `settings` replace the YAML's; `machines`: more words for accelerate."""
-    accelerate = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "launch/accelerate/processes.yaml"]
+def command(processes, config="launch/embedded.yaml", machines="launch/accelerate/processes.yaml", **settings):
+    """The command line, a list, for so many processes. `settings` replace the YAML's; `machines`: accelerate's YAML."""
+    accelerate = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", machines]
     values = {name: value if isinstance(value, (list, tuple)) else [value] for name, value in settings.items()}
     options = [str(word) for name, words in values.items() for word in (f"--{name}", *words)]
-    return [*accelerate, "--num_processes", str(processes), *machines, "launch/train.py", "--config", config, *options]
+    return [*accelerate, "--num_processes", str(processes), "launch/train.py", "--config", config, *options]
 
 
 def start(words, log, prefix=()):

@@ -18,6 +18,9 @@ HALVES = {
     "own tokens if A > 0": {"loss_type": "dapo", "scale_rewards": "group", "own_tokens": 1},
     "own tokens if A < 0": {"loss_type": "dapo", "scale_rewards": "group", "own_tokens": -1},
 }
+# TRL's default without a clip: bounds that no ratio meets. Its gradient is CISPO's wherever that one's bound does not act.
+UNCLIPPED = {"no clip": {"loss_type": "dapo", "scale_rewards": "group", "epsilon": 1e6, "epsilon_high": 1e6}}
+KNOWN = METHODS | HALVES | UNCLIPPED
 OURS = ("leaves_out", "own_tokens")  # options that are none of TRL's: `change_batches` reads them
 GENERATIONS, PER_GENERATION, GROUP = 30, 32, 8  # of a training; a generation; a question
 TRIES = 8  # completions to a question whose difficulty is measured
@@ -28,10 +31,9 @@ def variant_settings(method, updates, rate, seed, generations=GENERATIONS):
 
     A generation is PER_GENERATION completions, a group of GROUP to each question. `rate` is the learning rate at its highest.
     """
-    known = METHODS | HALVES
-    if method not in known:
-        raise ValueError(f"There is no method {method!r}: choose among {', '.join(known)}.")
-    chosen = {name: value for name, value in known[method].items() if name not in OURS}
+    if method not in KNOWN:
+        raise ValueError(f"There is no method {method!r}: choose among {', '.join(KNOWN)}.")
+    chosen = {name: value for name, value in KNOWN[method].items() if name not in OURS}
     return {
         "num_iterations": updates, "max_steps": generations * updates, "learning_rate": rate, "seed": seed, "beta": 0.0,
         "per_device_train_batch_size": PER_GENERATION, "gradient_accumulation_steps": 1, "num_generations": GROUP, "use_vllm": True,
@@ -92,7 +94,7 @@ def divide_by_own_tokens(trainer, sign):
 
 def change_batches(trainer, method):
     """Gives a GRPOTrainer what `method` wants beyond TRL's options, if anything."""
-    options = (METHODS | HALVES)[method]
+    options = KNOWN[method]
     if options.get("leaves_out"):
         leave_out_agreeing(trainer)
     if "own_tokens" in options:

@@ -28,7 +28,7 @@ from .step_cost import ROOT, SEED
 
 NOTEBOOK, TAG = NOTEBOOKS / "11_aha_full_finetune.ipynb", "training"
 LINES, RESULTS = NOTEBOOKS / "outputs/11_aha_full_finetune/trainings.jsonl", NOTEBOOKS / "results/aha.json"
-SEEDS = {"none": 1, "full": 5, "slow": 2, "long": 1, "lora": 2}  # trainings, from SEED upwards; "none" is the untrained model
+SEEDS = {"none": 1, "full": 5, "slow": 4, "long": 4, "kl": 1, "lora": 2}  # trainings, from SEED upwards; "none" is the untrained model
 VARIED = {"slow": {"rate": 1e-4, "steps": 96},  # "full" with a third of the rate and three times the steps
           "long": {"steps": 96},  # and with three times the steps alone
           "kl": {"beta": 0.04}}  # with the weight of the KL term that the first paper on GRPO gives it

@@ -1,15 +1,18 @@
 """GRPO in one, two and three processes, on one host and on two: `make scale`, which chapter 14 reads.
 
-Four things are measured with launch/train.py on the embedded model, without a GPU: how long a step takes and who waits, whether loss
-and gradient depend on the number of processes, what a killed process leaves, and two hosts, played by two network namespaces.
-A finished run is kept in outputs/scale/ and not run again, unless its settings have changed; `--again` forgets them. At the end
-notebooks/results/scale.json is written. The timings want an idle machine; they come first, in about five minutes. The two hosts need
+Measured with launch/train.py on the embedded model, without a GPU: how long a step takes and who waits, whether loss and gradient
+depend on the number of processes and on FSDP2, what FSDP2 holds of the gradients, what a killed process leaves, and two hosts, played
+by two network namespaces. A finished run is kept in outputs/scale/ and not run again, unless its settings have changed; `--again`
+forgets them. At the end notebooks/results/scale.json is written; `--only PART` replaces one part of it. The timings want an idle machine; they come first, in about five minutes. The two hosts need
 `ip`, `nsenter` and root; without them they are left out, and the result says so.
 
 Expected, before it was run on an idle machine (2026-11-28): two processes with 12 completions each take 0.6 to 0.75 of the seconds of
 one with 24; the model of machine/workers.py, fitted to 1 x 8, 1 x 24 and 2 x 8, foretells 1 x 16, 2 x 12, 2 x 16 and 2 x 24 within 10 %,
 and says too little for 1 x 48. With two hosts: a kill on the second ends both launchers within 10 seconds; the same lines again end with
 the adapter of a run on one host; with a disk each the second host finds no checkpoint, and both refuse to go on.
+Expected of FSDP2, before it was run to the end: the gradient of one process but for rounding (below 1e-4 of its length); a run that was
+killed ends with the hash of DDP's; a rank holds half of the weights; of the gradients all between two batches, half with `sync_each_batch`,
+none after the update. Of threads: one process with two takes longer than two with one each, for generation uses a second thread badly.
 """
 
 import argparse
@@ -39,7 +42,10 @@ from .step_cost import ROOT, SEED
 
 FOLDER, RESULTS = ROOT / "notebooks/outputs/scale", ROOT / "notebooks/results/scale.json"
 LOSSES = ["dapo", "grpo", "dr_grpo", "bnpo"]
-COMPARED = {"one process": (1, 24, 1), "two processes": (2, 12, 1), "three processes": (3, 8, 1), "one, in three parts": (1, 8, 3)}  # processes, completions each, parts
+COPIES, SHARES = "launch/accelerate/processes.yaml", "launch/accelerate/processes_fsdp2.yaml"
+COMPARED = {  # processes, completions each, parts, accelerate's YAML
+    "one process": (1, 24, 1, COPIES), "two processes": (2, 12, 1, COPIES), "two processes, FSDP2": (2, 12, 1, SHARES),
+    "three processes": (3, 8, 1, COPIES), "one, in three parts": (1, 8, 3, COPIES)}
 SETTINGS = {"losses": LOSSES, "optim": "sgd", "learning_rate": 10, "max_grad_norm": 0, "shuffle_dataset": False, "save_strategy": "no"}
 STEPS, KILLED_AT = 5, 3
 # (processes, completions of each): steps, of which the first warms up and is not counted; more where a step has few questions
@@ -51,10 +57,15 @@ def command(name, processes, **settings):
 
 
 def launched(name, processes, **settings):
-    """Runs launch/train.py by torchrun's own launcher, with processes that are forked after the imports are done; its ChildFailedError."""
+    """Runs launch/train.py by torchrun's own launcher, with processes that are forked after the imports are done; its ChildFailedError.
+
+    FSDP2 by `accelerate launch` itself, as a reader would; LaunchFailed.
+    """
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     words = command(name, processes, **settings)
+    if SHARES in words:
+        return launch.wait_for(launch.start(words, FOLDER / f"{name}.log"), FOLDER / f"{name}.log", FOLDER / name)
     config = LaunchConfig(1, 1, processes, run_id=name, rdzv_backend="c10d", rdzv_endpoint="127.0.0.1:0", max_restarts=0,
                           monitor_interval=0.2, start_method="fork")
     elastic_launch(config, train)(FOLDER / f"{name}.log", words[words.index("launch/train.py") + 1 :])
@@ -74,7 +85,7 @@ def run(name, processes, **settings):
 
 def sources():
     """A hash of what decides a run beside its command: the model, the settings' YAML and the program."""
-    files = [*sorted((ROOT / "data/tiny-model").glob("*.*")), ROOT / "notebooks/launch/embedded.yaml", ROOT / "notebooks/launch/train.py"]
+    files = [*sorted((ROOT / "data/tiny-model").glob("*.*")), *(ROOT / "notebooks" / name for name in ("launch/embedded.yaml", "launch/train.py", SHARES))]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
@@ -88,9 +99,9 @@ def distance(gradients, reference):
 def equality():
     """{run: {loss type: {"loss", "difference of the loss", "difference of the gradient"}}}, all on the same 24 completions."""
     found, reference = {}, None
-    for name, (processes, batch, rounds) in COMPARED.items():
+    for name, (processes, batch, rounds, machines) in COMPARED.items():
         slug = name.replace(",", "").replace(" ", "_")
-        lines = run(slug, processes, rollouts=FOLDER / "rollouts.json", max_steps=len(LOSSES), per_device_train_batch_size=batch,
+        lines = run(slug, processes, machines=machines, rollouts=FOLDER / "rollouts.json", max_steps=len(LOSSES), per_device_train_batch_size=batch,
                     gradient_accumulation_steps=rounds, **SETTINGS)
         gradients = {loss: load_file(FOLDER / slug / f"gradient_{loss}.safetensors") for loss in LOSSES}
         losses = [float(np.mean([ranks[step]["loss"] for ranks in lines.values()])) for step in range(len(LOSSES))]
@@ -137,24 +148,44 @@ def undisturbed_run():
     return run("undisturbed", 2, max_steps=STEPS, per_device_train_batch_size=12)
 
 
-def killing():
+def held():
+    """{what: numbers that rank 0 holds under FSDP2} in a step of two batches."""
+    found = {}
+    for sync in (False, True):
+        options = json.dumps({"gradient_accumulation_kwargs": {"sync_each_batch": sync}})
+        [line] = run(f"held_{sync}", 2, machines=SHARES, max_steps=1, per_device_train_batch_size=6, gradient_accumulation_steps=2,
+                     accelerator_config=options, save_strategy="no")[0]
+        found[f"gradients after the first batch, sync_each_batch {sync}"], _, found["gradients after the update"] = line["gradients"]
+    [alone] = run("held_alone", 1, max_steps=1, save_strategy="no")[0]
+    return {"weights": line["holds"], **found, "one process": {"weights": alone["holds"], "gradients after the batch": alone["gradients"][0]}}
+
+
+def threads():
+    """{run: seconds of a step, the mean over steps after the first and over ranks}: what a second thread brings, and what a second process."""
+    runs = {"1 process x 1 thread": (1, 1), "1 process x 2 threads": (1, 2), "2 processes x 1 thread": (2, 1)}
+    lines = {name: run(f"threads_{processes}_{each}", processes, threads=each, max_steps=16, learning_rate=0, save_strategy="no",
+                       per_device_train_batch_size=24 // processes) for name, (processes, each) in runs.items()}
+    return {name: round(float(np.mean([line["seconds"] for steps in ranks.values() for line in steps[1:]])), 3) for name, ranks in lines.items()}
+
+
+def killing(name="killed", **settings):
     """A run of two processes, and the same with rank 1 killed and started again: the sentence, and the adapters."""
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    undisturbed, folder, said = undisturbed_run(), FOLDER / "killed", FOLDER / "killed.said"
+    undisturbed, folder, said = undisturbed_run(), FOLDER / name, FOLDER / f"{name}.said"
     if not said.exists():
-        for name in ("killed", "killed.done"):
-            shutil.rmtree(FOLDER / name, ignore_errors=True)
-            (FOLDER / name).unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        (FOLDER / f"{name}.done").unlink(missing_ok=True)
         with ThreadPoolExecutor() as pool:
             killed = pool.submit(kill, folder, 1, KILLED_AT)
             try:
-                launched("killed", 2, max_steps=STEPS, per_device_train_batch_size=12)
-            except ChildFailedError as failed:
-                said.write_text(f"{time.monotonic() - killed.result():.1f}\n{launch.failure(str(failed), folder)}")
-    if not (FOLDER / "killed.done").exists():
-        launched("killed", 2, max_steps=STEPS, per_device_train_batch_size=12)  # the same again
-        (FOLDER / "killed.done").write_text("resumed")
+                launched(name, 2, max_steps=STEPS, per_device_train_batch_size=12, **settings)
+            except (ChildFailedError, launch.LaunchFailed) as failed:
+                sentence = launch.failure(str(failed), folder) if isinstance(failed, ChildFailedError) else str(failed)
+                said.write_text(f"{time.monotonic() - killed.result():.1f}\n{sentence}")
+    if not (FOLDER / f"{name}.done").exists():
+        launched(name, 2, max_steps=STEPS, per_device_train_batch_size=12, **settings)  # the same again
+        (FOLDER / f"{name}.done").write_text("resumed")
     resumed = launch.rank_lines(folder)
     seconds, _, sentence = said.read_text().partition("\n")
     hashes = {name: {rank: lines[-1]["adapter"] for rank, lines in ranks.items()} for name, ranks in
@@ -180,6 +211,10 @@ def table(results):
 def main():
     parser = argparse.ArgumentParser(prog="python -m grpo_kit.workshop.scale", description=__doc__.splitlines()[0])
     parser.add_argument("--again", action="store_true", help="run everything anew")
+    parts = {"timing": lambda: timing(timed()), "equality": lambda: {"equality": equality()}, "killing": lambda: {"killing": killing()},
+             "fsdp2": lambda: {"fsdp2": held() | {"killing": killing("killed_fsdp2", machines=SHARES)}},
+             "threads": lambda: {"threads": threads()}, "hosts": lambda: {"two hosts": hosts(FOLDER, KILLED_AT, undisturbed_run()[0])}}
+    parser.add_argument("--only", nargs="+", choices=parts, metavar="PART", help=f"only these parts of {', '.join(parts)}; the others stay as they are stored")
     options = parser.parse_args()
     if options.again:
         shutil.rmtree(FOLDER, ignore_errors=True)
@@ -191,11 +226,13 @@ def main():
     profile = choose_profile(data="embedded", model="../data/tiny-model")
     if not (FOLDER / "data").exists():
         write_parquet(make_dataset(profile, "train", AutoTokenizer.from_pretrained(profile.model)), "embedded", "train", FOLDER / "data")
-    results = {**timing(timed()), "equality": equality(), "killing": killing(), "two hosts": hosts(FOLDER, KILLED_AT, undisturbed_run()[0])}
+    results = json.loads(RESULTS.read_text("utf-8")) if options.only else {}
+    for name in options.only or parts:
+        results |= parts[name]()
     versions = {name: metadata.version(name) for name in ("torch", "accelerate", "transformers", "trl", "peft")}
-    write(RESULTS, {"machine": machine(), "date": datetime.date.today().isoformat(), "seed": SEED,
-                    "command": "make scale", "versions": versions, **results})
-    print(f"\n{table(results)}\n\n{results['killing']['sentence']}\n{results['two hosts']}\n\nsaved as {RESULTS.relative_to(ROOT)}")
+    header = {"machine": machine(), "date": datetime.date.today().isoformat(), "seed": SEED, "command": "make scale", "versions": versions}
+    write(RESULTS, header | results | header)
+    print(f"\n{table(results)}\n\n{results['killing']['sentence']}\n{results.get('fsdp2')}\n{results.get('threads')}\n{results['two hosts']}\n\nsaved as {RESULTS.relative_to(ROOT)}")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,11 @@ right; (2) from 50 calls, 32 steps of practice add 10 points from seed 3409 and 
 ordinary problems beside the calls, over half of the ordinary ones are right and fewer than a tenth call, and large sums lose at
 most 15 points. Expected of its practice, before that ran: (5) 32 steps gain at least 10 large sums from two seeds of three, and cost
 at most 5 ordinary problems; (6) of the control's large sums, fewer than 20 replies hold all numbers of the question.
+Expected of the chapter's own practice with the busy calculator, before it ran: at least 20 of 100 answered and 15 right.
+Expected of FURTHER, before it ran: (7) 400 more SFT steps, about the time of 32 steps of practice, gain fewer large sums than practice's
+mean of 11.3, on average over the seeds, and at most 5 ordinary problems are gained or lost from each; (8) after 24 steps with the busy
+calculator at least 80 of 100 conversations call twice, at least 15 more are answered and at least 10 more right, from both seeds, and
+the second call is a larger share of the time the first one again. Of FURTHER only the first training has run so far.
 
 Before, between and after, each model is asked the large sums and the ordinary test problems, sampled at temperature 1, the
 calculator at hand.
@@ -23,25 +28,24 @@ import hashlib
 import importlib.metadata as metadata
 import json
 import os
-import re
-import tempfile
-import time
 
 from grpo_kit.machine.profile import choose_profile
 from grpo_kit.measure.statistics import over_seeds
 from . import bench
 from .controls import fingerprint
 from .gpu_check import write
-from .step_cost import PROJECTIONS, ROOT, SEED
+from .step_cost import ROOT, SEED
+from .tool_trainings import Trainings
 
 NOTEBOOKS = ROOT / "notebooks"
 FOLDER, RESULTS = NOTEBOOKS / "outputs/tools", NOTEBOOKS / "results/tools.json"
-SEEDS, QUESTIONS = 3, 100
-STAGES = ("base", "SFT", "GRPO")
-PARTS = ("calls", "solutions", "ordinary", "SFT", "GRPO")  # rows shown, of three kinds; steps, as multiples of the chapter's settings
+SEEDS = 3
+STAGES = ("base", "SFT", "GRPO", "more SFT", "Busy")
+PARTS = ("calls", "solutions", "ordinary", "SFT", "GRPO", "more SFT", "Busy")  # rows shown, of three kinds; steps, as multiples of the chapter's settings
 PLANS = [(0, 0, 0, 0, 1), (200, 0, 0, 1, 1), (50, 0, 0, 1, 1), (0, 200, 0, 1, 0), (200, 0, 200, 2, 2), (50, 0, 0, 1, 2), (50, 0, 0, 0.28, 0)]
-FIGURES = ["strict", "lenient", "layout", "truncated", "called", "refused", "copied"]  # in % of the questions; and "tokens", a mean
-NUMBER = re.compile(r"\d[\d,]*\d|\d")
+MORE, BUSY = 400, 24  # steps: SFT on the same rows once more, and practice with the busy calculator; each from the adapter after SFT
+FURTHER = [((200, 0, 200, 2, 0, MORE, BUSY), SEED + 1), ((200, 0, 200, 2, 0, MORE, BUSY), SEED + 2),  # (plan, seed)
+           ((200, 0, 200, 2, 0, MORE, 0), SEED)]  # the chapter itself practises with Busy from the first seed
 
 
 def fingerprint_of(settings):
@@ -49,109 +53,19 @@ def fingerprint_of(settings):
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def copies(question, text):
-    """Whether all numbers of `question` stand in `text`."""
-    return set(NUMBER.findall(question)) <= set(NUMBER.findall(text))
-
-
-def figures(evaluation, questions):
-    """What is kept of an `Evaluation` with calls: shares in % and mean tokens, rounded; and which were right, as a text of 0 and 1."""
-    rows = evaluation.rows.assign(called=evaluation.rows["calls"] > 0, refused=evaluation.rows["failed"] > 0)
-    rows["copied"] = list(map(copies, questions, rows["conversation"]))
-    shares = (100 * rows[FIGURES].mean()).round(2).to_dict()
-    right = "".join(str(int(one)) for one in rows["strict"])
-    return {"questions": len(rows), **shares, "tokens": round(float(rows["length"].mean()), 2), "right": right,
-            "ends": rows["end"].value_counts().to_dict()}
-
-
 def jobs_of(settings, kind):
     """What identifies each training: PARTS (the two last as steps), "seed", and `kind`. `settings`: {"SFT": keywords, "GRPO": keywords}."""
     found = []
-    for seed in range(SEED, SEED + SEEDS):
-        for plan in PLANS:
-            job = dict(zip(PARTS, plan))
-            steps = {name: round(job[name] * settings[name]["max_steps"]) for name in ("SFT", "GRPO")}
-            found.append(job | steps | {"seed": seed} | kind)
+    for plan, seed in [(plan, seed) for seed in range(SEED, SEED + SEEDS) for plan in PLANS] + FURTHER:
+        job = dict(zip(PARTS, plan))
+        steps = {name: round(job[name] * settings[name]["max_steps"]) for name in ("SFT", "GRPO")}
+        found.append(job | steps | {"seed": seed} | kind)
     return found
-
-
-class Trainings:
-    """Model and engine, loaded once, which train one adapter after another."""
-
-    def __init__(self):
-        from grpo_kit import FastLanguageModel  # before transformers
-        from grpo_kit.data.large_sums import large_sums
-        from grpo_kit.data.rows import make_dataset
-        from grpo_kit.tools import shown_calls, shown_solutions, to_dataset, with_calls
-
-        self.profile = profile = choose_profile()
-        model, self.tokenizer = FastLanguageModel.from_pretrained(
-            profile.model, max_seq_length=profile.max_seq_length, load_in_4bit=True, fast_inference=True,
-            max_lora_rank=profile.lora_rank, gpu_memory_utilization=profile.gpu_memory_utilization)
-        self.model = FastLanguageModel.get_peft_model(
-            model, r=profile.lora_rank, lora_alpha=profile.lora_rank, target_modules=PROJECTIONS, random_state=SEED)
-        with_calls(self.tokenizer)
-        rows = large_sums(200, "shown")
-        self.shown = {"calls": shown_calls(rows), "solutions": shown_solutions(to_dataset(rows)),
-                      "ordinary": shown_solutions(make_dataset(profile, "train", self.tokenizer).select(range(200)))}
-        self.dataset = to_dataset(large_sums(2000, "train"))
-        self.tests = {"large sums": to_dataset(large_sums(QUESTIONS, "test")),
-                      "ordinary": make_dataset(profile, "test", self.tokenizer).select(range(QUESTIONS))}
-
-    def ask(self, folder):
-        """{set: figures} of the adapter as it stands; `folder`: where to keep it meanwhile."""
-        from grpo_kit.tools import ask_with_calls, calculate
-        from vllm import SamplingParams
-
-        self.model.save_lora(folder)
-        lora_request = self.model.load_lora(folder)
-        params = SamplingParams(temperature=1.0, max_tokens=self.profile.max_completion_length, seed=SEED)
-        return {name: figures(ask_with_calls(self.model, rows, self.tokenizer, params, [calculate], lora_request), rows["question"])
-                for name, rows in self.tests.items()}
-
-    def train(self, job, changes=None):
-        """The rest of the job's line: "curve" and "agree" (each step's reward, and share of groups that earned the same), "results"
-        ({stage: {set: figures}}), "seconds", "cpu seconds", "date".
-
-        `changes`: {"SFT": keywords, "GRPO": keywords} that differ from the chapter's settings, for a trial.
-        """
-        from grpo_kit.rewards.functions import correctness_reward
-        from grpo_kit.tools import calculate
-        from grpo_kit.tools.settings import grpo_settings, in_float32, sft_settings
-        from grpo_kit.training.variants import reset_adapter
-        from datasets import Dataset
-        from transformers import PrinterCallback
-        from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
-
-        logs, shown = [], [row for name, rows in self.shown.items() for row in rows.select(range(job[name]))]
-        began, cpu, results = time.perf_counter(), time.process_time(), {}
-        changes, seed, common = changes or {}, job["seed"], {"model": self.model, "processing_class": self.tokenizer}
-        reset_adapter(self.model, seed)
-        with tempfile.TemporaryDirectory() as folder:
-            if not shown and seed == SEED:  # an adapter that is still zero answers as the base model, from every seed
-                results["base"] = self.ask(f"{folder}/base")
-            if shown:
-                args = SFTConfig(**sft_settings(self.profile, folder, seed) | {"max_steps": job["SFT"]} | changes.get("SFT", {}))
-                trainer = SFTTrainer(args=args, train_dataset=Dataset.from_list(shown), **common)
-                trainer.remove_callback(PrinterCallback)
-                in_float32(self.model)
-                trainer.train()
-                results["SFT"] = self.ask(f"{folder}/SFT")
-            if job["GRPO"]:
-                args = GRPOConfig(**grpo_settings(self.profile, folder, seed) | {"max_steps": job["GRPO"]} | changes.get("GRPO", {}))
-                trainer = GRPOTrainer(reward_funcs=[correctness_reward], args=args, tools=[calculate], train_dataset=self.dataset, **common)
-                trainer.remove_callback(PrinterCallback)
-                trainer.train()
-                results["GRPO"] = self.ask(f"{folder}/GRPO")
-                logs = [log for log in trainer.state.log_history if "reward" in log]
-        return {"curve": [round(log["reward"], 4) for log in logs], "agree": [round(log["frac_reward_zero_std"], 4) for log in logs],
-                "results": results, "seconds": round(time.perf_counter() - began), "cpu seconds": round(time.process_time() - cpu),
-                "date": datetime.date.today().isoformat()}
 
 
 def name_of(job):
     """What a training shows and how long it practises, as text."""
-    return ", ".join(f"{job[name]} {name}" for name in PARTS if job[name])
+    return ", ".join(f"{job[name]} {name}" for name in PARTS if job.get(name))
 
 
 def lines_of(jobs, done):

@@ -10,6 +10,7 @@ Each training is short and belongs to one of these stages:
 - check: what the first results asked for, and nobody planned: two methods at the rate that their one seed of "rate" put second,
   and two at a rate below the three that "rate" tried, since the lowest of those had been chosen for most.
 - halves: TRL's default with half of GRPO's divisor, to see which half keeps GRPO from learning the layout.
+- later: what the results with four updates asked for. Each reward alone at the rate of all others; TRL's default without a clip.
 
 A seed sets the adapter's first weights, the order of the questions and the sampled tokens. Adapters of all stages but "rate" are
 asked 200 questions of each test set, sampled at temperature 1, from the same seeds for all, and greedily.
@@ -27,7 +28,7 @@ import time
 
 from grpo_kit.machine.profile import choose_profile
 from grpo_kit.machine.threads import cores
-from grpo_kit.training.variants import GENERATIONS, HALVES, METHODS
+from grpo_kit.training.variants import GENERATIONS, HALVES, METHODS, UNCLIPPED
 from . import bench
 from .controls import fingerprint
 from .step_cost import ROOT, SEED
@@ -42,6 +43,7 @@ CONTROLS, DATA = ["random", "layout"], ["any", "neither all nor none", "easy fir
 CLOSEST = ["GRPO", "GSPO"]  # with four updates these two come first: a prediction of the chapter is about them
 CHECKS = [("GRPO", 6e-3, FEW_SEEDS), (PLAIN, 3e-3, SEEDS),  # is GRPO's rate to blame? and no deviation at the rate of its neighbours
           ("GRPO", 1.5e-3, FEW_SEEDS), ("TRL's default", 1.5e-3, FEW_SEEDS)]  # was the ladder of rates too high?
+LATER = [("each reward alone", 4, 1.5e-3, SEEDS), *[(method, 4, 1.5e-3, FEW_SEEDS) for method in UNCLIPPED]]
 NAMES = ["stage", "method", "updates", "rate", "seed", "reward", "data"]
 
 
@@ -78,10 +80,11 @@ def jobs(lines, kind):
         planned += [one for reward in CONTROLS for one in at_best("control", seed, reward=reward) if seed in FEW_SEEDS]
     planned += [one for seed in FEW_SEEDS for data in DATA if measured for one in at_best("data", seed, data=data)]
     planned += [job("check", method, 1, rate, seed) for method, rate, seeds in CHECKS for seed in seeds if rates]
-    planned += [job("halves", method, 1, rates["GRPO", 1], seed) for seed in FEW_SEEDS for method in HALVES if ("GRPO", 1) in rates]
     for methods in (CLOSEST, [method for method in METHODS if method not in CLOSEST]):
         planned += tried(4, methods) + [one for seed in SEEDS for one in at_best("main", seed, methods, 4)]
-    return planned
+    alone, unclipped = ([job("later", method, updates, rate, seed) for seed in seeds] for method, updates, rate, seeds in LATER)
+    halves = [job("halves", method, 1, rates["GRPO", 1], seed) for seed in SEEDS for method in HALVES if ("GRPO", 1) in rates]
+    return planned + alone + halves + unclipped
 
 
 def next_jobs(lines, kind, running=()):
