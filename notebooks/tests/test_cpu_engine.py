@@ -31,6 +31,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from trl import GRPOConfig, GRPOTrainer
+from trl.trainer.utils import add_fused_lm_head
 from vllm import SamplingParams
 
 KIT = Path(grpo_kit.__file__).parent
@@ -211,16 +212,31 @@ def test_saved_adapter_is_the_trained_policy(run):
         torch.testing.assert_close(torch.tensor(ours), theirs, atol=1e-4, rtol=0)
 
 
-def test_packed_log_probs_are_trls(run):
-    original = GRPOTrainer._get_per_token_logps_and_entropies.__wrapped__
+def a_batch():
+    """Token ids and mask, (12, 30): three prompts, four completions each, of 1 to 20 tokens."""
     generator = torch.Generator().manual_seed(0)
     ids, mask = torch.zeros(12, 30, dtype=torch.long), torch.zeros(12, 30, dtype=torch.long)
     for row in range(12):
-        prompt, length = 5 + row % 3, 1 + (5 * row) % 20  # three prompts, four completions each, of 1 to 20 tokens
+        prompt, length = 5 + row % 3, 1 + (5 * row) % 20
         ids[row, 10 - prompt : 10] = torch.arange(20, 20 + prompt)
         ids[row, 10 : 10 + length] = torch.randint(10, 200, (length,), generator=generator)
         mask[row, 10 - prompt : 10 + length] = 1
     mask[3, 10:] = 0  # as mask_truncated_completions leaves it
+    return ids, mask
+
+
+def test_a_reference_model_of_its_own_is_scored(run):  # as TRL makes one where all parameters are trained and beta is not 0
+    reference = LlamaForCausalLM.from_pretrained(run.trainer.model.config._name_or_path, dtype=torch.float32)
+    add_fused_lm_head(reference, temperature=1.0)
+    original, (ids, mask) = GRPOTrainer._get_per_token_logps_and_entropies.__wrapped__, a_batch()
+    with torch.no_grad():
+        theirs, ours = (score(run.trainer, reference, ids, mask, 20) for score in (original, _packed_logps))
+    torch.testing.assert_close(ours[0] * mask[:, 10:], theirs[0] * mask[:, 10:], atol=2e-5, rtol=0)
+    assert ours[1:] == (None, None)
+
+
+def test_packed_log_probs_are_trls(run):
+    original, (ids, mask) = GRPOTrainer._get_per_token_logps_and_entropies.__wrapped__, a_batch()
     found = []
     for score in (original, _packed_logps):
         run.model.zero_grad()

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -137,7 +138,8 @@ def test_a_completion_that_ends_in_any_of_the_end_tokens_is_finished():
         return np.concatenate([input_ids, [[5, end, 6, 6] for end in (2, 3, 7, 8, 9)]], axis=1)
 
     model = SimpleNamespace(generate=generate, device=None, training=False, eval=lambda: None, train=lambda mode: None,
-                            generation_config=SimpleNamespace(eos_token_id=[7, 8], max_length=20))
+                            generation_config=SimpleNamespace(eos_token_id=[7, 8], max_length=20),
+                            get_output_embeddings=lambda: torch.nn.Linear(1, 1))
     rows = evaluate_with_generate(model, questions(["5"] * 5), Words(), max_new_tokens=4).rows
     assert asked["eos_token_id"] == [0, 2, 3, 7, 8] and asked["max_new_tokens"] == 4
     assert rows["truncated"].tolist() == [False] * 4 + [True] and rows["length"].tolist() == [2] * 4 + [4]

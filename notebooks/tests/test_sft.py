@@ -87,3 +87,14 @@ def test_the_curves_are_read_by_step():
     ("carbon  dioxide", ["carbon dioxide"], False), ("", ["Paris"], False), ("C++ (it is)", ["C++"], True)])
 def test_a_reply_mentions_an_answer_as_words_of_its_own(reply, answers, found):
     assert mentions(reply, answers) is found
+
+
+def test_the_head_gets_no_slice_that_torch_would_copy_it_for(model, tokenizer):
+    seen = []
+    head = model.get_output_embeddings()
+    model.requires_grad_(False)  # a frozen head, as beside an adapter
+    hook = head.register_forward_hook(lambda head, args, out: seen.append(args[0].is_contiguous()))
+    answer_all(model, tokenizer, ROWS, max_new_tokens=3)
+    hook.remove()
+    model.requires_grad_(True)
+    assert len(seen) == 3 and all(seen) and not head._forward_pre_hooks

@@ -33,10 +33,13 @@ def _asking(model):
     mode = model.training
     model.eval()
     half = model.dtype != torch.float32
+    # `generate` gives the head the last token's slice of a batch; on a CPU torch 2.13 copies a frozen head for each of its rows.
+    whole = model.get_output_embeddings().register_forward_pre_hook(lambda head, args: (args[0].contiguous(), *args[1:]))
     try:
         with torch.no_grad(), torch.autocast(model.device.type, model.dtype if half else torch.bfloat16, enabled=half):
             yield
     finally:
+        whole.remove()
         model.train(mode)
 
 

@@ -92,11 +92,14 @@ def _packed_logps(
         scored = targets != -100
         places.append(place[scored])
         logps.append(outputs.log_probs[scored])
-        entropies.append(outputs.entropy[scored])
-    shape = (len(input_ids), logits_to_keep)
+        if compute_entropy:  # a reference model has none
+            entropies.append(outputs.entropy[scored])
     zeros, places = logps[0].new_zeros(len(input_ids) * logits_to_keep), (torch.cat(places),)
-    logps, entropies = (zeros.index_put(places, torch.cat(values)).view(shape) for values in (logps, entropies))
-    return logps, entropies if compute_entropy else None, None
+
+    def spread(values):
+        return zeros.index_put(places, torch.cat(values)).view(len(input_ids), logits_to_keep)
+
+    return spread(logps), spread(entropies) if compute_entropy else None, None
 
 
 def _adapts(function):
