@@ -29,6 +29,10 @@ def test_a_cell_without_tags_is_another(notebook):
     assert [number for number, _ in cells.tagged(notebook("1", "2"), "training")] == [0, 2]
 
 
+def test_of_two_tags_one_is_enough(notebook):
+    assert len(cells.tagged(notebook("1", "2"), "other", "training")) == 2 and cells.run(notebook("a = 1"), "training", "other")["a"] == 1
+
+
 def test_without_a_tagged_cell_it_says_what_to_do(notebook):
     with pytest.raises(ValueError, match="No cell of 11.ipynb has the tag 'prices': give it"):
         cells.tagged(notebook("rate = 2"), "prices")

@@ -93,6 +93,7 @@ def test_each_fault_of_the_stored_form_is_found(cell, change, fault):
 
 DIFFERENT = {
     "FOLDER": "a notebook has no __file__, so it names the folder from where it stands",
+    "answered": "in 10 the number that a text answers, in 13 whether a call was answered",
 }
 
 
@@ -213,7 +214,7 @@ def test_a_drifted_definition_is_found():
     assert drifted(source) == drifted(re.sub(r'""".*?"""', '"""Other words."""  # and a comment', source, flags=re.S)) == []
     assert drifted(source.replace("2.0 *", "1.0 *")) == ["correctness_reward"]
     assert drifted("PROFILES = {}\nprofile = 1\nFOLDER = 2") == ["PROFILES"]
-    assert {"Profile", "make_dataset", "evaluate", "compare", *DIFFERENT} <= {name for name, _ in definitions(code(QUICKSTART))}
+    assert {"Profile", "make_dataset", "evaluate", "compare", "FOLDER"} <= {name for name, _ in definitions(code(QUICKSTART))}
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)

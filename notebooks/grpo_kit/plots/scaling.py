@@ -9,7 +9,7 @@ from matplotlib.patches import FancyBboxPatch, Patch, Rectangle
 from .style import BLUE, GREEN, GREY, ORANGE, STYLE, readable
 
 LIGHT = "#c4c4c4"
-WAYS = {  # name: (of each of four GPUs, which quarters of the states and of the engine it holds; what travels between them)
+WAYS_TO_SHARE = {  # name: (of each of four GPUs, which quarters of the states and of the engine it holds; what travels between them)
     "DDP": ([("0123", "0123")] * 4, "gradients, once a step"),
     "FSDP, ZeRO-3": ([(str(gpu), "0123") for gpu in range(4)], "every layer, when needed; its gradient"),
     "FSDP + TP": ([(str(gpu), "02" if gpu % 2 == 0 else "13") for gpu in range(4)], "as FSDP; in the engine, each layer's output"),
@@ -23,10 +23,10 @@ PARTS = {"writing completions": BLUE, "training": GREEN, "waiting for the others
 
 @readable
 def plot_ways():
-    """What each of four GPUs holds, for each way of `WAYS`, and what travels between the GPUs: a Figure."""
+    """What each of four GPUs holds, for each way of `WAYS_TO_SHARE`, and what travels between the GPUs: a Figure."""
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(2, 3, figsize=(11, 6.2))
-        for axis, (name, (gpus, travels)) in zip(axes.flat, WAYS.items()):
+        for axis, (name, (gpus, travels)) in zip(axes.flat, WAYS_TO_SHARE.items()):
             for gpu, parts in enumerate(gpus):
                 left = 1.25 * gpu + 0.35 * (name == "HSDP" and gpu > 1)
                 axis.add_patch(FancyBboxPatch((left, 0), 1, 1.9, boxstyle="round,pad=0.05", facecolor="white", edgecolor=GREY))

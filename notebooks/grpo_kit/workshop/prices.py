@@ -1,13 +1,20 @@
-"""What do the prices of rewards teach? Chapter 10's training from eight seeds for each of its three price lists. `make prices`
+"""What do the prices of rewards teach? Chapter 10's training from eight seeds for each of its price lists. `make prices`
 
 Expected of *even*, the list added last, when one of its eight seeds (3407) had been seen: (1) greedily its mean share of right last
 numbers comes within 5 points of right-first's; (2) it is above layout-first's from at least seven seeds; (3) at most one of its
 trainings doubles a tag in more than half of its replies.
 
-Nothing is written twice: the notebook's cells tagged "prices" are run here as they stand, up to `train` and `measure`. A
-finished training is a file of notebooks/outputs/prices/, written whole, and not run again while those cells and the model
-stay the same. Killed, it goes on when it is called again; called twice at once, each takes what the other has not begun.
-When the last training is there, notebooks/results/prices.json is written whole; with fewer seeds outputs/prices/prices.json.
+Expected of *mended*, section 9's recipe, when two of its seeds had been seen (3407 keeps the layout, 3409 loses the opening tag):
+(1) greedily its mean share of right last numbers comes within 5 points of even's; (2) no training doubles a tag in more than two
+replies of 200; (3) one to three of the eight lose the layout: greedily fewer than a tenth of the replies keep it; (4) of the sampled
+replies in the layout a smaller share is right than untrained on the same questions, from every seed that keeps it; (5) on 200
+questions asked of no training before, the mean share of right last numbers differs by at most 3 points from the test set's.
+
+Nothing is written twice: the notebook's cells tagged "prices" are run here as they stand, up to `train` and `measure`, and for
+the mended recipe those tagged "mended". A finished training is a file of notebooks/outputs/prices/, written whole, and not run
+again while those cells and the model stay the same. Killed, it goes on when it is called again; called twice at once, each takes
+what the other has not begun. When the last training is there, notebooks/results/prices.json is written whole; with fewer seeds
+outputs/prices/prices.json.
 """
 
 import argparse
@@ -26,10 +33,10 @@ from .controls import NOTEBOOKS, fingerprint
 from .gpu_check import write
 from .step_cost import ROOT, SEED
 
-CHAPTER, TAG = NOTEBOOKS / "10_grpo_without_vllm.ipynb", "prices"
+CHAPTER, TAG, MENDED = NOTEBOOKS / "10_grpo_without_vllm.ipynb", "prices", "mended"
 FOLDER, RESULTS = NOTEBOOKS / "outputs/prices", NOTEBOOKS / "results/prices.json"
-LISTS, SEEDS = ["layout-first", "even", "right-first"], 8
-CURVES = {name: f"rewards/{name}/mean" for name in ("full_pattern", "lenient_accuracy", "apart")} | {"one_kind": "frac_reward_zero_std"}
+LISTS, SEEDS, MENDED_SEEDS = ["layout-first", "even", "right-first"], 8, 3
+CURVES = {name: f"rewards/{name}/mean" for name in ("full_pattern", "exact_layout", "lenient_accuracy", "apart")} | {"one_kind": "frac_reward_zero_std"}
 KEPT = 4  # replies of each way of asking
 PACKAGES = ["torch", "transformers", "peft", "trl"]
 
@@ -46,19 +53,39 @@ def code_hash(sources):
     return hashlib.sha256("\n".join(dumps).encode()).hexdigest()[:12]
 
 
-def record(names, price, seed):
+def record(names, price, seed, **changes):
     """One training as a dict: its curves in % (`reward` as it is paid), a number a step, what its adapter does with the test set, some replies."""
-    trainer = names["train"](price, seed, callbacks=[], report_to="none")
+    trainer = names["train"](price, seed, callbacks=[], report_to="none", **changes)
     steps = [step for step in trainer.state.log_history if "reward" in step]
-    curves = {name: [round(100 * float(step[key]), 2) for step in steps] for name, key in CURVES.items()}
+    curves = {name: [round(100 * float(step[key]), 2) for step in steps] for name, key in CURVES.items() if key in steps[0]}
     curves["reward"] = [round(float(step["reward"]), 3) for step in steps]
-    evaluations, paid, twice = names["measure"](), {}, {}
+    evaluations, paid, twice, unopened = names["measure"](), {}, {}, {}
     for way, evaluation in evaluations.items():
         texts = evaluation.rows["text"]
         paid[way] = round(100 * float(np.mean(names["full_pattern"](texts))), 2)
         twice[way] = round(100 * float((texts.str.count("<reasoning>") > 1).mean()), 2)
-    return {"price": price, "seed": seed, "after": names["shares"](evaluations), "paid": paid, "second reasoning": twice, "curves": curves,
+        unopened[way] = round(100 * float((~texts.str.contains("<reasoning>")).mean()), 2)
+    return {"price": price, "seed": seed, "after": names["shares"](evaluations), "paid": paid, "second reasoning": twice,
+            "no opening tag": unopened, "curves": curves,
             "replies": {way: evaluation.rows["text"].head(KEPT).tolist() for way, evaluation in evaluations.items()}}
+
+
+def looked_closer(names, times):
+    """What the adapter does with the questions after the test set, and what kinds of reply it gives when sampled `times` times."""
+    test = names["test"]
+    names["test"] = names["make_rows"]("test").skip(len(test))
+    try:
+        fresh = names["shares"](names["measure"]())
+    finally:
+        names["test"] = test
+    counts = names["by_kind"](names["sampled"](times))
+    return {"fresh": fresh, "kinds": {name: each.sum().tolist() for name, each in counts.items()},  # [replies, right]
+            "in the layout": counts["in the layout"].to_numpy().tolist()}  # the same for each question
+
+
+def record_mended(names, price, seed):
+    """`record` for the mended recipe, with its own rewards and a closer look."""
+    return record(names, price, seed, rewards=[names["exact_number"], names["exact_layout"]]) | looked_closer(names, 3)
 
 
 def finished(file, kind):
@@ -111,22 +138,27 @@ def main():
                         "with fewer the result is outputs/prices/prices.json")
     options = parser.parse_args()
     os.chdir(NOTEBOOKS)  # the profile names its folders from there
-    names = cells.run(CHAPTER, TAG)
-    kind = {"code": code_hash(source for _, source in cells.tagged(CHAPTER, TAG)), "model": fingerprint(names["profile"].model)}
-    jobs = [(price, SEED + number) for number in range(options.seeds) for price in LISTS]
+    names = cells.run(CHAPTER, TAG, MENDED)
+    model = fingerprint(names["profile"].model)
+    kind, mended_kind = ({"code": code_hash(source for _, source in cells.tagged(CHAPTER, *tags)), "model": model} for tags in ([TAG], [TAG, MENDED]))
+    seeds = [SEED + number for number in range(options.seeds)]
+    jobs = [(price, seed) for seed in seeds for price in LISTS]
     train_left(jobs, FOLDER, kind, lambda price, seed: record(names, price, seed))
-    runs = [finished(FOLDER / f"{price}_{SEED + number}.json", kind) for price in LISTS for number in range(options.seeds)]
-    if None in runs:
-        return print(f"{runs.count(None)} trainings are left, in other processes or none: the same command goes on.")
+    train_left([(MENDED, seed) for seed in seeds[:MENDED_SEEDS]], FOLDER, mended_kind, lambda price, seed: record_mended(names, price, seed))
+    runs = [finished(FOLDER / f"{price}_{seed}.json", kind) for price in LISTS for seed in seeds]
+    mended = [finished(FOLDER / f"{MENDED}_{seed}.json", mended_kind) for seed in seeds[:MENDED_SEEDS]]
+    if left := [*runs, *mended].count(None):
+        return print(f"{left} trainings are left, in other processes or none: the same command goes on.")
     print(f"\n{table(runs)}")
     results = RESULTS if options.seeds == SEEDS else FOLDER / RESULTS.name
     names["put_back"](names["model"], names["untrained"])
     machine = names["torch"].cuda.get_device_name() if names["torch"].cuda.is_available() else bench.machine()
     write(results, {"machine": machine, "threads": names["torch"].get_num_threads(), "date": datetime.date.today().isoformat(),
                     "command": "python -m grpo_kit.workshop.prices", "versions": {name: metadata.version(name) for name in PACKAGES},
-                    "profile": names["profile"].name, "seeds": sorted({seed for _, seed in jobs}), **kind, "prices": names["PRICES"],
-                    "questions": len(names["test"]), "untrained": names["shares"](names["measure"]()),
-                    "runs": [{name: run[name] for name in run if name not in kind} for run in runs]})
+                    "profile": names["profile"].name, "seeds": seeds, **kind, "prices": names["PRICES"],
+                    "questions": len(names["test"]), "untrained": names["shares"](names["measure"]()) | looked_closer(names, 10),
+                    "runs": [{name: run[name] for name in run if name not in kind} for run in runs],
+                    "mended code": mended_kind["code"], "mended": [{name: run[name] for name in run if name not in kind} for run in mended]})
     print(f"\nsaved as {results.relative_to(ROOT)}")
 
 
