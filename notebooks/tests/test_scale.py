@@ -14,7 +14,7 @@ from grpo_kit.machine.profile import PROFILES
 from grpo_kit.machine.sharding import choose, engine_bytes, training_bytes
 from grpo_kit.machine.step_time import CARDS
 from grpo_kit.machine.workers import Worker, calibrate, gpu_worker
-from grpo_kit.plots.scaling import WAYS, plot_choice, plot_step_seconds, plot_ways
+from grpo_kit.plots.scaling import WAYS_TO_SHARE, plot_choice, plot_step_seconds, plot_ways
 from grpo_kit.rewards.verl import compute_score
 from grpo_kit.training import launch
 from grpo_kit.workshop import scale
@@ -173,11 +173,11 @@ def test_threads_and_processes_are_compared_on_the_same_number_of_completions(mo
 
 
 def test_the_states_are_held_exactly_as_often_as_the_way_says():
-    for name, (gpus, _) in WAYS.items():
+    for name, (gpus, _) in WAYS_TO_SHARE.items():
         times = {quarter: sum(quarter in states for states, _ in gpus) for quarter in "0123"}
         assert set(times.values()) == {{"DDP": 4, "HSDP": 2}.get(name, 1)}
         assert all(sum(quarter in engine for _, engine in gpus) > 0 for quarter in "0123")
-    assert [axis.get_title().strip() or axis.get_title(loc="left").strip() for axis in plot_ways().axes] == list(WAYS)
+    assert [axis.get_title().strip() or axis.get_title(loc="left").strip() for axis in plot_ways().axes] == list(WAYS_TO_SHARE)
 
 
 def test_each_process_is_watched_until_it_ends():
