@@ -96,7 +96,11 @@ def test_without_an_engine_the_greedy_answers_are_the_same():
     engine = evaluate(model, asked, tokenizer, SamplingParams(temperature=0, max_tokens=8))
     plain = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32).train()
     side, state = tokenizer.padding_side, torch.random.get_rng_state()
+    seen, head = [], plain.requires_grad_(False).get_output_embeddings()  # frozen, as beside an adapter: torch would copy it for a slice's rows
+    hook = head.register_forward_hook(lambda head, args, out: seen.append(args[0].is_contiguous()))
     answers = evaluate_with_generate(plain, asked, tokenizer, max_new_tokens=8, temperature=0, batch_size=16)
+    hook.remove()
+    assert seen and all(seen) and not head._forward_pre_hooks
     same = ["prompt", "truncated", "length", "lenient"]
     assert answers.rows[same].equals(engine.rows[same]) and set(answers.rows["truncated"]) == {True, False}
     whole = ~answers.rows["truncated"]
