@@ -91,7 +91,7 @@ def supervised(names, job, rate, ask=True):
     return found | score(names, names["load_adapter"](state.best_model_checkpoint), range(SEED, SEED + SEEDS) if first else [])
 
 
-def start_of(names, job, early=EARLY):
+def start_of(names, job):
     """What GRPO goes on from: the first supervised prefix, or a control's start, which is trained here."""
     from peft import PeftModel
     from safetensors.torch import load_file
@@ -103,7 +103,7 @@ def start_of(names, job, early=EARLY):
         state = names["train_adapter"]("layout", "small LoRA", names["rates"]["layout", "small LoRA"], steps, every).state
         return PeftModel.from_pretrained(names["load_base"](), state.best_model_checkpoint, is_trainable=True).eval()
     else:
-        folder = names["train_adapter"]("layout", KIND, names["rates"]["layout", KIND], early, early).state.best_model_checkpoint
+        folder = names["train_adapter"]("layout", KIND, names["rates"]["layout", KIND], EARLY, EARLY).state.best_model_checkpoint
     return names["plain_prefix"](names["load_base"](), load_file(f"{folder}/adapter_model.safetensors")["prompt_embeddings"]).eval()
 
 
