@@ -257,6 +257,10 @@ def test_every_token_has_a_box_its_text_and_its_id():
     figure = draw_tokens([(4, "<s>", "system"), (7, " two\n", "system"), (8, "x", "user"), (9, "y", "generation prompt")], [4])
     assert words(figure)[:4] == ["<s>", "4", "·two↵", "7"] and len(figure.axes[0].patches) == 4
     assert figure.axes[0].texts[0].get_weight() == "bold" and figure.axes[0].texts[2].get_weight() == "normal"
+    two = draw_tokens([(8, "x", "prompt"), (9, "y", "reply")])  # fewer parts than colours are fine, more are not
+    assert [text.get_text() for text in two.axes[0].texts][-2:] == ["prompt", "reply"]
+    with pytest.raises(ValueError):
+        draw_tokens([(number, "x", str(number)) for number in range(4)])
 
 
 def test_a_log_is_drawn_with_a_panel_a_title_and_a_label_where_there_are_several():
