@@ -20,13 +20,13 @@ def plot_losses(training, validation, best, title, others=(), epoch=None):
             axis.plot(curve.idxmin(), curve.min(), "o", color=ORANGE, alpha=0.4, markersize=6)
         for name, curve, color in (("validation", validation, BLUE), ("training", training, GREY)):
             axis.plot(curve, "o-", color=color, markersize=4)
-            axis.annotate(name, (curve.index[-1], curve.iloc[-1]), (8, -12 if name == "training" else -3), textcoords="offset points", color=color, weight="bold")
+            axis.text(1.02 * last, curve.iloc[-1], name, color=color, weight="bold", va="center")
         axis.plot(best, validation[best], "o", color=ORANGE, markersize=10)
-        axis.annotate("kept", (best, validation[best]), (0, -20), textcoords="offset points", color=ORANGE, weight="bold", ha="center")
+        axis.annotate("kept", (best, validation[best]), (0, 9), textcoords="offset points", color=ORANGE, weight="bold", ha="center")
         for number in range(1, int(last // epoch) + 1 if epoch else 0):
             axis.axvline(number * epoch, color=GREY, linestyle=":", linewidth=1)
             axis.text(number * epoch, 0.05, f"epoch {number} ", color=GREY, fontsize=9, ha="right")
-        axis.set(title=title, xlabel="step", ylabel="loss, nats per token", xlim=(0, 1.2 * last), ylim=(0, None))
+        axis.set(title=title, xlabel="step", ylabel="loss, nats per token", xlim=(0, 1.22 * last), ylim=(0, None))
         axis.grid(axis="x", visible=False)
     plt.close(figure)
     return figure
@@ -49,7 +49,7 @@ def plot_marks(panels, title, chosen):
                 if len(counts) > 1:
                     axis.plot(shares, [height] * len(shares), "o", color="black", markersize=4)
                 axis.text(max(100 * hits / of, *shares) + 3, height, f"{hits} of {of}", va="center", weight="bold")
-            axis.set(title=mark, xlim=(0, 130), xticks=range(0, 101, 25), xlabel="% of the replies")
+            axis.set(title=mark, xlim=(0, 145), xticks=range(0, 101, 25), xlabel="% of the replies")
             axis.grid(axis="y", visible=False)
         axes[0][0].set_yticks(range(len(ways)), ways)
         axes[0][0].invert_yaxis()
