@@ -427,11 +427,11 @@ def test_two_losses_with_their_epochs_and_the_step_that_is_kept():
     assert lowest == {(5.0, 1.5), (15.0, 1.6)}
 
 
-def test_marks_have_a_bar_for_each_way_and_a_dot_for_each_training():
+def test_marks_have_a_bar_for_each_way_and_a_circle_for_each_training():
     figure = plots.plot_marks({"opens": {"before": [(1, 4), (2, 4)], "after": [(4, 4), (3, 4)]}, "right": {"after": [(1, 2), (0, 2)]}}, "a title", "after")
     opens, right = figure.axes
     assert titles(figure) == ["opens", "right"] and [bar.get_width() for bar in opens.patches] == [37.5, 87.5]
-    assert [text.get_text() for text in opens.texts] == ["3 of 8", "7 of 8"] and [text.get_text() for text in right.texts] == ["1 of 4"]
+    assert [text.get_text() for text in opens.texts] == ["3 of 8", "7 of 8"] and [text.get_text() for text in right.texts] == ["1 of 4", "does not apply"]
     assert right.patches[0].get_y() == opens.patches[1].get_y() and right.patches[0].get_facecolor() == to_rgba(BLUE)
     assert [list(line.get_xdata()) for line in opens.lines] == [[25, 50], [100, 75]]
 

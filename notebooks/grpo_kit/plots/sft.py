@@ -1,4 +1,4 @@
-"""The pictures of chapter 08: two losses, marks by way of asking, right answers by stage."""
+"""The pictures of chapter 08: two losses, marks by way of asking, shares by stage."""
 
 import matplotlib.pyplot as plt
 
@@ -34,9 +34,9 @@ def plot_losses(training, validation, best, title, others=(), epoch=None):
 
 @readable
 def plot_marks(panels, title, chosen):
-    """A panel for each mark, a bar for each way of asking, its dots the trainings, `chosen` in blue: a Figure.
+    """A panel for each mark, a bar for each way of asking, its circles the trainings, `chosen` in blue: a Figure.
 
-    `panels`: {mark: {way: [(how many replies have the mark, of how many) for each training]}}; a way that a panel lacks has no bar.
+    `panels`: {mark: {way: [(how many replies have the mark, of how many) for each training]}}; where a panel lacks a way, it says so.
     """
     ways = list(dict.fromkeys(way for found in panels.values() for way in found))
     with plt.rc_context(STYLE):
@@ -47,8 +47,11 @@ def plot_marks(panels, title, chosen):
                 axis.barh(height, 100 * hits / of, height=0.65, color=BLUE if way == chosen else "#c4c4c4")
                 shares = [100 * one / total for one, total in counts]
                 if len(counts) > 1:
-                    axis.plot(shares, [height] * len(shares), "o", color="black", markersize=4)
-                axis.text(max(100 * hits / of, *shares) + 3, height, f"{hits} of {of}", va="center", weight="bold")
+                    spread = [height + 0.22 * (2 * place / (len(shares) - 1) - 1) for place in range(len(shares))]
+                    axis.plot(shares, spread, "o", color="white", markeredgecolor="black", markersize=4)
+                axis.text(106, height, f"{hits} of {of}", va="center", weight="bold")
+            for way in set(ways) - set(found):
+                axis.text(3, ways.index(way), "does not apply", va="center", color=GREY)
             axis.set(title=mark, xlim=(0, 145), xticks=range(0, 101, 25), xlabel="% of the replies")
             axis.grid(axis="y", visible=False)
         axes[0][0].set_yticks(range(len(ways)), ways)
@@ -60,22 +63,22 @@ def plot_marks(panels, title, chosen):
 
 @readable
 def plot_stages(panels, stages, title, ylabel):
-    """A panel for each set of questions, a line for each way of asking through the means of the stages, dots the seeds: a Figure.
+    """A panel for each measure, a line for each of up to three sets through the means of the stages, dots the seeds: a Figure.
 
-    `panels`: {set: {way: [the seeds' values, a list for each of `stages`]}}, all on one axis.
+    `panels`: {measure: {set: [the seeds' values, a list for each of `stages`]}}; each panel has its own axis from 0.
     """
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, len(panels), figsize=(9, 3), sharey=True, squeeze=False)
-        for axis, (name, ways) in zip(axes[0], panels.items(), strict=True):
-            for (way, found), color in zip(ways.items(), (BLUE, ORANGE), strict=True):
-                means = [sum(values) / len(values) for values in found]
-                axis.plot(means, color=color, label=way)
-                for place, values in enumerate(found):
+        figure, axes = plt.subplots(1, len(panels), figsize=(9, 3.2), squeeze=False)
+        for axis, (name, sets) in zip(axes[0], panels.items(), strict=True):
+            for aside, ((label, found), color) in enumerate(zip(sets.items(), (BLUE, ORANGE, GREY))):
+                places = [place + 0.05 * (aside - 1) for place in range(len(stages))]  # so that no seed hides another's
+                axis.plot(places, [sum(values) / len(values) for values in found], color=color, label=label)
+                for place, values in zip(places, found, strict=True):
                     axis.plot([place] * len(values), values, "o", color=color, alpha=0.45, markersize=5)
-            axis.set(title=name, xlim=(-0.3, len(stages) - 0.7))
+            axis.set(title=name, xlim=(-0.3, len(stages) - 0.7), ylim=(0, None))
             axis.set_xticks(range(len(stages)), stages)
             axis.grid(axis="x", visible=False)
-        axes[0][0].set(ylabel=ylabel, ylim=(0, None))
+        axes[0][0].set(ylabel=ylabel)
         axes[0][0].legend(frameon=False, loc="upper left")
         figure.suptitle(title, x=0.01, ha="left", fontsize=11, weight="bold")
     plt.close(figure)
