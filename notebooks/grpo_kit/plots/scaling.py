@@ -19,7 +19,7 @@ WAYS = {  # what `choose` answers: (its colour, what a GPU then holds)
 WAYS_TO_SHARE = {  # name: (of each of four GPUs, which quarters of every layer of the states and of the engine it holds; what travels)
     "DDP": ([("0123", "0123")] * 4, "gradients, once a step"),
     "FSDP, ZeRO-3": ([(str(gpu), "0123") for gpu in range(4)], "every layer, when needed; its gradient"),
-    "FSDP + TP": ([(str(gpu), "02" if gpu % 2 == 0 else "13") for gpu in range(4)], "as FSDP; in the engine, each layer's output"),
+    "FSDP + TP": ([(str(gpu), "01" if gpu % 2 == 0 else "23") for gpu in range(4)], "as FSDP; in the engine, each layer's output"),
     "disaggregated": ([("01", ""), ("23", ""), ("", "0123"), ("", "0123")], "completions; new weights"),
     "disaggregated, asynchronous": ([("01", ""), ("23", ""), ("", "0123"), ("", "0123")], "the same, but both work at once"),
 }
@@ -31,14 +31,14 @@ PARTS = {"writing completions": BLUE, "training": GREEN, "waiting for the others
 def plot_ways():
     """What each of four GPUs holds of four layers, for each way of `WAYS_TO_SHARE`, and what travels between the GPUs: a Figure."""
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(2, 3, figsize=(11, 6.2))
+        figure, axes = plt.subplots(2, 3, figsize=(11, 5.6), height_ratios=(2.6, 3.7))
         for axis, (name, (gpus, travels)) in zip(axes.flat, WAYS_TO_SHARE.items()):
             for gpu, parts in enumerate(gpus):
                 left = 1.25 * gpu
                 axis.add_patch(FancyBboxPatch((left, 0), 1, 1.9, boxstyle="round,pad=0.05", facecolor="white", edgecolor=GREY))
                 for place, held, color in zip((0.06, 0.55), parts, (GREEN, BLUE)):
                     for layer in range(4):
-                        axis.add_patch(Rectangle((left + place, 1.35 - 0.42 * layer), 0.4, 0.34, facecolor="white", edgecolor=LIGHT, lw=0.8))
+                        axis.add_patch(Rectangle((left + place, 1.35 - 0.42 * layer), 0.4, 0.34, facecolor="white", edgecolor=GREY, lw=0.8))
                         for quarter in map(int, held):
                             axis.add_patch(Rectangle((left + place + 0.1 * quarter, 1.35 - 0.42 * layer), 0.1, 0.34, facecolor=color, lw=0))
                 axis.text(left + 0.5, -0.13, f"GPU {gpu + 1}", ha="center", va="top", fontsize=9)
@@ -47,13 +47,13 @@ def plot_ways():
                 for turn, step in enumerate(turns):
                     axis.add_patch(Rectangle((0.98 * turn, -1.02 - 0.42 * row), 0.94, 0.34, facecolor=(GREEN, BLUE)[row] if step else LIGHT, alpha=1 if step else 0.35))
                     axis.text(0.98 * turn + 0.47, -0.86 - 0.42 * row, step and f"step {step}", color="white", ha="center", va="center", fontsize=8)
-            axis.set(xlim=(-0.9, 5.5), ylim=(-1.6, 2.1))
+            axis.set(xlim=(-0.9, 5.5), ylim=(-1.6 if name in TURNS else -0.5, 2.1))
             axis.set_title(f"{name}\n", weight="bold", fontsize=12)
             axis.text(2.4, 2.12, travels, ha="center", va="bottom", fontsize=10, color=GREY)
         for axis in axes.flat:
             axis.axis("off")
         axes[1][2].legend(handles=[Patch(facecolor=GREEN, label="weights, gradients, moments"), Patch(facecolor=BLUE, label="the engine's weights"),
-                                   Patch(facecolor="white", edgecolor=LIGHT, label="a share that this GPU\ndoes not hold")],
+                                   Patch(facecolor="white", edgecolor=GREY, label="a share that this GPU\ndoes not hold")],
                           title="four layers, a box each", frameon=False, loc="center", alignment="left")
     plt.close(figure)
     return figure
