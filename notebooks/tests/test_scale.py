@@ -14,7 +14,7 @@ from grpo_kit.machine.profile import PROFILES
 from grpo_kit.machine.sharding import choose, engine_bytes, least_cards, training_bytes
 from grpo_kit.machine.step_time import CARDS
 from grpo_kit.machine.workers import Worker, calibrate, gpu_worker
-from grpo_kit.plots.scaling import WAYS, WAYS_TO_SHARE, plot_choice, plot_ways
+from grpo_kit.plots.scaling import WAY_COLORS, WAYS_TO_SHARE, plot_choice, plot_ways
 from grpo_kit.rewards.verl import compute_score
 from grpo_kit.training import launch
 from grpo_kit.workshop import scale
@@ -134,13 +134,14 @@ def test_the_least_number_of_gpus_is_the_first_that_fits():
     assert cards > 1 and found == choose(seven, profile, 80e9, cards, everything=True)
     assert choose(seven, profile, 80e9, cards - 1, everything=True).way == "does not fit"
     assert least_cards(seven, profile, 24e9, everything=True, most=2) is None
+    assert least_cards(SMALL, profile, 24e9) == (1, choose(SMALL, profile, 24e9, 1))
 
 
 def test_the_least_number_of_gpus_of_a_row_stands_before_it_in_the_colour_of_its_way():
     rows = {"1B": (["does not fit", "DDP", "FSDP"], (3, "disaggregated")), "2B": (["FSDP", "DDP", "DDP"], (1, "FSDP")), "3B": (["does not fit"] * 3, None)}
     for axis in plot_choice(dict.fromkeys("abcd", rows), [1, 4, 8]).axes:
         assert [(text.get_text(), *text.get_position()) for text in axis.texts if text.get_text() != "–"] == [("3", 0, 0), ("1", 0, 1), ("none", 0, 2)]
-        assert [list(WAYS)[way] for way in axis.images[0].get_array()[:, 0]] == ["disaggregated", "FSDP", "does not fit"]
+        assert [list(WAY_COLORS)[way] for way in axis.images[0].get_array()[:, 0]] == ["disaggregated", "FSDP", "does not fit"]
         assert sum(text.get_text() == "–" for text in axis.texts) == 4
 
 

@@ -8,7 +8,7 @@ from matplotlib.patches import FancyBboxPatch, Patch, Rectangle
 from .style import BLUE, GREEN, GREY, ORANGE, STYLE, readable
 
 LIGHT = "#c4c4c4"
-WAYS = {  # what `choose` answers: (its colour, what a GPU then holds)
+WAY_COLORS = {  # what `choose` answers: (its colour, what a GPU then holds)
     "does not fit": ("#ffffff", "does not fit"),
     "QLoRA": ("#f0c987", "QLoRA: a 4-bit base, a copy on each"),
     "DDP": ("#9ecae1", "DDP: everything, and an engine"),
@@ -103,11 +103,11 @@ def plot_choice(panels, columns):
     """
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(2, 2, figsize=(11, 6.6), sharex=True, sharey=True)
-        places = list(WAYS)
+        places = list(WAY_COLORS)
         for axis, (title, rows) in zip(axes.flat, panels.items(), strict=True):
             ways = [[least[1] if least else "does not fit", *row] for row, least in rows.values()]
-            axis.imshow([[places.index(way) for way in row] for row in ways], aspect="auto", vmin=-0.5, vmax=len(WAYS) - 0.5,
-                        cmap=ListedColormap([color for color, _ in WAYS.values()]))
+            axis.imshow([[places.index(way) for way in row] for row in ways], aspect="auto", vmin=-0.5, vmax=len(WAY_COLORS) - 0.5,
+                        cmap=ListedColormap([color for color, _ in WAY_COLORS.values()]))
             axis.set_title(title)
             axis.set_xticks(range(1 + len(columns)), ["least", *columns])
             axis.set_yticks(range(len(rows)), rows)
@@ -124,7 +124,7 @@ def plot_choice(panels, columns):
                     if way == "does not fit":
                         axis.text(column, row, "–", ha="center", va="center", color=GREY)
         figure.supxlabel("GPUs (8 to a host); least: the least number of 1 to 64 that fits", fontsize=11)
-        figure.legend(handles=[Patch(facecolor=color, edgecolor=GREY, label=label) for color, label in WAYS.values()],
+        figure.legend(handles=[Patch(facecolor=color, edgecolor=GREY, label=label) for color, label in WAY_COLORS.values()],
                       frameon=False, ncols=2, loc="outside upper center")
     plt.close(figure)
     return figure
