@@ -18,7 +18,7 @@ WAY_COLORS = {  # what `choose` answers: (its colour, what a GPU then holds)
 }
 WAYS_TO_SHARE = {  # name: (of each of four GPUs, which quarters of every layer of the states and of the engine it holds; what travels)
     "DDP": ([("0123", "0123")] * 4, "gradients, once a step"),
-    "FSDP, ZeRO-3": ([(str(gpu), "0123") for gpu in range(4)], "every layer, when needed; its gradient"),
+    "FSDP, ZeRO-3": ([(str(gpu), "0123") for gpu in range(4)], "each layer's weights, when needed; gradients"),
     "FSDP + TP": ([(str(gpu), "01" if gpu % 2 == 0 else "23") for gpu in range(4)], "as FSDP; in the engine, each layer's output"),
     "disaggregated": ([("01", ""), ("23", ""), ("", "0123"), ("", "0123")], "completions; new weights"),
     "disaggregated, asynchronous": ([("01", ""), ("23", ""), ("", "0123"), ("", "0123")], "the same, but both work at once"),
@@ -132,14 +132,13 @@ def plot_choice(panels, columns):
 
 @readable
 def plot_workers(panels):
-    """Seconds of a step against the number of workers that write: a Figure, its panels on one scale.
+    """Seconds of a step against the number of workers that write: a Figure.
 
     `panels`: {title: (workers, {label: seconds}, (least, most), together)}. A curve's seconds are those for 1, 2, … writers, its best is
     marked; from `least` to `most` the last curve is nearly at its best; `together` is the step in which every worker does both.
     """
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, len(panels), figsize=(11, 4.2), sharey=True, squeeze=False)
-        lowest = [min(map(min, curves.values())) for _, curves, *_ in panels.values()]
+        figure, axes = plt.subplots(1, len(panels), figsize=(11, 4.2), squeeze=False)
         for axis, (title, (workers, curves, (least, most), together)) in zip(axes[0], panels.items(), strict=True):
             said = [(f"all, in turns: {together:.1f} s", GREY)]
             for (label, seconds), color in zip(curves.items(), (ORANGE, BLUE), strict=True):
@@ -151,7 +150,7 @@ def plot_workers(panels):
             axis.axhline(together, color=GREY, ls="--", lw=1.5, label="all do both, in turns")
             for line, (words, color) in enumerate(said):
                 axis.text(0.0, 1.03 + 0.068 * (len(said) - 1 - line), words, color=color, fontsize=10, transform=axis.transAxes)
-            axis.set(xlabel=f"of {workers} GPUs, so many write", ylim=(0, 4 * max(lowest)), xlim=(0, workers))
+            axis.set(xlabel=f"of {workers} GPUs, so many write", ylim=(0, 2.5 * together), xlim=(0, workers))
             axis.set_title(title, pad=46, weight="bold")
         axes[0][0].set_ylabel("seconds a step")
         figure.legend(*axes[0][0].get_legend_handles_labels(), frameon=False, ncols=2, loc="outside upper center")
