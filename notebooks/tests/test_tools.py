@@ -393,7 +393,7 @@ def test_the_stored_chapter_is_over_its_bar_and_agrees_with_make_tools():
 
 
 def figures_of(strict, **more):
-    return {"strict": strict, "lenient": strict + 1, "called": 90.0, "right": "01", **more}
+    return {"strict": strict, "lenient": strict + 1, "called": 90.0, "refused": 7.0, "right": "01", **more}
 
 
 def report_of(tmp_path):
@@ -420,7 +420,7 @@ def test_stored_trainings_have_a_row_for_each_stage_and_none_twice(tmp_path, cap
         ("nothing", "SFT", 0), ("nothing", "practice", 16), ("200 calls + 200 ordinary", "practice", 32), ("200 calls + 200 ordinary", "SFT", 500),
         ("200 calls + 200 ordinary", "more SFT", 400), ("50 calls, few steps", "SFT", 70)]
     known = rows.iloc[3]  # of two lines with this SFT, the one that was asked with the busy calculator
-    assert known[["large", "ordinary last", "twice", "same", "answered", "busy right", "in the layout"]].tolist() == [48, 49, 2, 1, 1, 1, 1]
+    assert known[["large", "ordinary last", "ordinary refused", "twice", "same", "answered", "busy right", "in the layout"]].tolist() == [48, 49, 7, 2, 1, 1, 1, 1]
     assert rows["agree"][2] == 0.5 and rows["agree"].isna().sum() == 4
 
 
@@ -442,9 +442,9 @@ def test_a_conversation_is_told_a_line_a_turn():
 
 def test_the_stored_expectations_are_judged_by_the_stored_figures():
     found = checked(stored(CHAPTER.parent / "results/tools.json"), {"answered": 31.0, "busy right": 14.0})
-    judged = {wanted.partition(":")[0]: (measured, bool(true)) for wanted, measured, true in found}
-    assert judged["200 sums worked out without a call"] == ("0, 0, 0", True)
-    assert judged["busy calculator, this notebook's practice"] == ("31, 14", False)
+    judged = {wanted: (measured, bool(true)) for wanted, measured, true in found}
+    assert judged["200 sums worked out without a call: fewer than 5 of 100 large sums right"] == ("0, 0, 0", True)
+    assert judged["busy calculator, this notebook's practice: at least 20 answered; at least 15 right"] == ("31 answered; 14 right", False)
     assert "yes" in expectations(stored(CHAPTER.parent / "results/tools.json"), {"answered": 31.0, "busy right": 14.0}).data
 
 

@@ -16,7 +16,7 @@ def stored(path="results/tools.json"):
 
     `shown`: the rows of its SFT, as text, "nothing" where there was none; `stage`: "SFT" (where nothing was shown: before any training),
     "practice", "more SFT" or "busy practice"; `steps`: of that stage; `seed`. Then counts in 100 questions (floats): `large` and `ordinary` right (strict), `ordinary last` by the last
-    number, `large called`, `ordinary called`, `copied` (large sums whose conversation holds all numbers of the question; NaN where not
+    number, `large called`, `ordinary called`, `ordinary refused` (a call by the calculator), `copied` (large sums whose conversation holds all numbers of the question; NaN where not
     kept), `another sum`; `large right`: a digit a question; `agree`: the mean share of groups that earned the same. With the busy calculator, NaN where it was not asked:
     `twice`, `same`, `answered`, `busy right`, `in the layout`.
     """
@@ -43,7 +43,8 @@ def _counts(asked):
     """The counts of one stage, from {set: figures}."""
     large, ordinary, busy = asked["large sums"], asked["ordinary"], asked.get("busy")
     found = {"large": large["strict"], "ordinary": ordinary["strict"], "ordinary last": ordinary["lenient"],
-             "large called": large["called"], "ordinary called": ordinary["called"], "copied": large.get("copied"),
+             "large called": large["called"], "ordinary called": ordinary["called"],
+             "ordinary refused": ordinary.get("refused"), "copied": large.get("copied"),
              "another sum": large.get("ends", {}).get("another sum", 0 if "ends" in large else None), "large right": large["right"]}
     if busy:
         found |= {name: float(busy[name].count("1")) for name in ("twice", "same", "answered")}
