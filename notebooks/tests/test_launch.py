@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from accelerate.commands.launch import launch_command_parser
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from trl.cli.commands.training import TrainingCommand
 
 from grpo_kit.machine.sharding import Choice
@@ -81,6 +81,15 @@ def test_the_line_for_shares_over_two_hosts_is_taken_and_waits_for_no_server():
     machines, config, more = re.search(r"\nMACHINES=(\S+) CONFIG=(\S+) sbatch --nodes=2 launch/slurm.sh \\\n +(.+)\n", chapter).groups()
     words = dry_run(LAUNCH / "slurm.sh", *more.split(), CONFIG=config, MACHINES=machines)
     assert read_command(words).num_processes == 16 and words[words.index("--vllm_mode") + 1] == "colocate"
+
+
+def test_accelerate_reads_the_chapters_line_for_hybrid_shards(tmp_path):
+    text = "".join("".join(cell["source"]) for cell in json.loads((NOTEBOOKS / "14_scale_out.ipynb").read_text("utf-8"))["cells"])
+    file = tmp_path / "hybrid.yaml"
+    file.write_text((NOTEBOOKS / "launch/accelerate/fsdp2.yaml").read_text() + re.search(r"`(parallelism_config: \{.*?\})`", text)[1])
+    words = ["--config_file", str(file), "--num_machines", "2", "--num_processes", "16", "--machine_rank", "0", "--main_process_ip", "10.0.0.1", "x.py"]
+    found, *_ = _validate_launch_command(launch_command_parser().parse_args(words))
+    assert found.use_parallelism_config and (found.parallelism_config_dp_replicate_size, found.parallelism_config_dp_shard_size) == (2, 8)
 
 
 def test_a_job_whose_gpus_all_train_needs_no_server_or_one_elsewhere():
