@@ -9,8 +9,8 @@ being right in it), when none of its trainings had been seen: (1) no training lo
 of the greedy replies lack it; (2) from at least seven of eight seeds at least four fifths of the greedy replies keep the layout;
 (3) greedily its mean share of right last numbers comes within 5 points of even's; (4) no training doubles a tag in more than two of
 200 sampled replies; (5) asked greedily with its reply begun by `<reasoning>`, the untrained model comes within 5 points of mended's
-mean share of right last numbers. (Settled before: with 3.5 points for the number, 3.5 for the layout and none for the opening tag, 3407 and 3408
-kept the layout and 3409 lost the opening tag, as with *even*.)
+mean share of right last numbers. (Settled before: with 3.5 points for the number, 3.5 for the layout and none for the opening tag,
+3407 and 3408 kept the layout and 3409 lost the opening tag, as with *even*.)
 
 Nothing is written twice: the notebook's cells tagged "prices" are run here as they stand, up to `train` and `measure`, and for
 the mended recipe those tagged "mended". A finished training is a file of notebooks/outputs/prices/, written whole, and not run
