@@ -4,13 +4,15 @@ Expected of *even*, the list added last, when one of its eight seeds (3407) had 
 numbers comes within 5 points of right-first's; (2) it is above layout-first's from at least seven seeds; (3) at most one of its
 trainings doubles a tag in more than half of its replies.
 
-Expected of *mended*, the recipe of three rewards that build on each other (1 point for the opening tag, 1 for the exact layout, 5 for
-being right in it), when none of its trainings had been seen: (1) no training loses the opening tag: from every seed at most a tenth
-of the greedy replies lack it; (2) from at least seven of eight seeds at least four fifths of the greedy replies keep the layout;
-(3) greedily its mean share of right last numbers comes within 5 points of even's; (4) no training doubles a tag in more than two of
-200 sampled replies; (5) asked greedily with its reply begun by `<reasoning>`, the untrained model comes within 5 points of mended's
-mean share of right last numbers. (Settled before: with 3.5 points for the number, 3.5 for the layout and none for the opening tag,
-3407 and 3408 kept the layout and 3409 lost the opening tag, as with *even*.)
+Expected of *mended*, which pays all 7 points for being right in the exact layout and nothing for less, when none of its trainings
+had been seen: (1) no training loses the opening tag: from every seed at most a tenth of the greedy replies lack it; (2) from at least
+seven of eight seeds at least four fifths of the greedy replies keep the layout; (3) greedily its mean share of right last numbers
+comes within 5 points of even's; (4) no training doubles a tag in more than two of 200 sampled replies; (5) asked greedily with its
+reply begun by `<reasoning>`, the untrained model comes within 5 points of mended's mean share of right last numbers.
+
+Settled before: *stairs* (1 point for the opening tag, 1 for the exact layout, 5 for being right in it) was expected to keep the layout
+from seven of eight seeds, and was given up after three: 3408 and 3409 kept it, 3407 learned to write the opening tag and no more. And
+3.5 points for the number, 3.5 for the layout and none for the tag kept the layout from 3407 and 3408 and lost the tag from 3409.
 
 Nothing is written twice: the notebook's cells tagged "prices" are run here as they stand, up to `train` and `measure`, and for
 the mended recipe those tagged "mended". A finished training is a file of notebooks/outputs/prices/, written whole, and not run
@@ -38,7 +40,7 @@ from .step_cost import ROOT, SEED
 CHAPTER, TAG, MENDED = NOTEBOOKS / "10_grpo_without_vllm.ipynb", "prices", "mended"
 FOLDER, RESULTS = NOTEBOOKS / "outputs/prices", NOTEBOOKS / "results/prices.json"
 LISTS, SEEDS, MENDED_SEEDS = ["layout-first", "even", "right-first"], 8, 8
-CURVES = {name: f"rewards/{name}/mean" for name in ("full_pattern", "opened", "exact_layout", "right_in_layout", "lenient_accuracy", "apart")} | {"one_kind": "frac_reward_zero_std"}
+CURVES = {name: f"rewards/{name}/mean" for name in ("full_pattern", "exact_layout", "right_in_layout", "lenient_accuracy", "apart")} | {"one_kind": "frac_reward_zero_std"}
 KEPT = 4  # replies of each way of asking
 PACKAGES = ["torch", "transformers", "peft", "trl"]
 
