@@ -135,23 +135,26 @@ def test_the_mended_recipe_is_stored_from_these_cells():
     assert stored["mended code"] == prices.code_hash(both), "the chapter's cells have changed since: run `make prices`"
     assert [(one["price"], one["seed"]) for one in stored["mended"]] == [(prices.MENDED, seed) for seed in stored["seeds"][: prices.MENDED_SEEDS]]
     assert stored["prices"].keys() == {*prices.LISTS, prices.MENDED}
-    assert all({"opened", "exact_layout", "right_in_layout"} <= one["curves"].keys() for one in stored["mended"])
+    assert [run["price"] for run in stored["stairs"]["runs"]] == ["stairs"] * 4 and "def opened" in stored["stairs"]["rewards"]
+    assert all({"exact_layout", "right_in_layout"} <= one["curves"].keys() for one in stored["mended"])
     assert all({"no opening tag", "second reasoning"} <= one.keys() for one in stored["mended"])
 
 
-def test_the_mended_rewards_build_on_each_other():
+def test_the_mended_recipe_pays_the_whole_and_nothing_less():
     from grpo_kit.rewards import completion_text, parse_number
 
     [source] = [source for _, source in cells.tagged(prices.CHAPTER, prices.MENDED)]
     names = {"re": re, "completion_text": completion_text, "parse_number": parse_number, "PRICES": {}}
     exec(source, names)
     right = "<reasoning>\n5 - 3 = 2\n</reasoning>\n<answer>\n2\n</answer>"
-    stairs = {right: 3, right + "\n": 3, right.replace("\n2\n", "\n 2.0 \n"): 3, right.replace("\n2\n", "\n12\n"): 2, right.replace("\n2\n", "\n2 or 3\n"): 2,
-              "<reasoning>\n2": 1, right + " Done.": 1, right.replace("5 - 3", "</reasoning> 5 - 3"): 1, right.replace("5 - 3 = 2", ""): 1,
-              "<reasoning>\n" + right: 0, "Well: " + right: 0, right.replace("<reasoning>\n", ""): 0, "2": 0, "": 0}
-    for text, steps in stairs.items():
-        got = [function(completions=[[{"role": "assistant", "content": text}]], answer=["2"])[0] for function in names["mended_funcs"]]
-        assert got == [1.0] * steps + [0.0] * (3 - steps), text
+    whole = [right, right + "\n", right.replace("\n2\n", "\n 2.0 \n")]
+    wrong = [right.replace("\n2\n", "\n12\n"), right.replace("\n2\n", "\n2 or 3\n")]
+    broken = ["<reasoning>\n2", right + " Done.", right.replace("5 - 3", "</reasoning> 5 - 3"), right.replace("5 - 3 = 2", ""), "<reasoning>\n" + right,
+              "Well: " + right, right.replace("<reasoning>\n", ""), right.replace("</answer>", ""), right.replace("\n2\n", "\n \n"), "2", ""]
+    for text in [*whole, *wrong, *broken]:
+        completions = [[{"role": "assistant", "content": text}]]
+        assert names["exact_layout"](completions=completions, answer=["2"]) == [float(text not in broken)], text
+        assert names["right_in_layout"](completions=completions, answer=["2"]) == [float(text in whole)], text
     assert len(names["PRICES"]["mended"]) == len(names["mended_funcs"]) and sum(names["PRICES"]["mended"]) == 7
 
 
