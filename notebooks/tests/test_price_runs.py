@@ -15,12 +15,12 @@ def run(price, seed, right, layout, **more):
 
 @pytest.fixture
 def runs():
-    counted = {"second reasoning": {"greedy": 2.0}, "no opening tag": {"greedy": 99.0}, "replies": {"greedy": ["first", "second"]}}
+    counted = {"second reasoning": {"greedy": 2.0}, "no opening tag": {"greedy": 99.0}, "replies": {"greedy": ["<reasoning> first", "second"]}}
     return price_runs([run("even", 7, 90.0, 0.0, **counted), run("even", 8, 80.0, 95.0), run("mended", 7, 70.0, 30.0), run("mended", 8, 60.0, 19.5)])
 
 
 def test_a_row_for_each_training_and_nan_where_nothing_was_counted(runs):
-    assert runs.loc[("even", 7)].to_dict() == {"reward": 3.0, "right": 90.0, "layout": 0.0, "doubled": 2.0, "unopened": 99.0, "reply": "first"}
+    assert runs.loc[("even", 7)].to_dict() == {"reward": 3.0, "right": 90.0, "layout": 0.0, "doubled": 2.0, "unopened": 99.0, "reply": "second"}
     assert np.isnan(runs.loc[("even", 8), "doubled"]) and runs.loc[("even", 8), "reply"] == ""
 
 

@@ -133,7 +133,7 @@ def test_the_mended_recipe_is_stored_from_these_cells():
     both = [source for _, source in cells.tagged(prices.CHAPTER, prices.TAG, prices.MENDED)]
     assert len(both) == len(SOURCES) + 1 and any("def exact_layout" in source for source in both)
     assert stored["mended code"] == prices.code_hash(both), "the chapter's cells have changed since: run `make prices`"
-    assert [(one["price"], one["seed"]) for one in stored["mended"]] == [(prices.MENDED, seed) for seed in stored["seeds"][: prices.MENDED_SEEDS]]
+    assert [(one["price"], one["seed"]) for one in stored["mended"]] == [(prices.MENDED, seed) for seed in prices.MENDED_SEEDS]
     assert stored["prices"].keys() == {*prices.LISTS, prices.MENDED}
     assert [run["price"] for run in stored["stairs"]["runs"]] == ["stairs"] * 4 and "def opened" in stored["stairs"]["rewards"]
     assert all({"exact_layout", "right_in_layout"} <= one["curves"].keys() for one in stored["mended"])

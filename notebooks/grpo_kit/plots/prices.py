@@ -17,17 +17,19 @@ def price_runs(runs):
 
     `runs`: dicts as `make prices` stores them. Columns: `reward` (points, the mean of the last five steps), and in % of the test
     questions, asked greedily: `right` (the last number), `layout` (kept), `doubled` (a second `<reasoning>`), `unopened` (none; NaN
-    for both where they were not counted); `reply`: the first stored greedy reply, empty where none was kept.
+    for both where they were not counted); `reply`: of the stored greedy replies the first that has not one `<reasoning>`, else the first
+    of all; empty where none was kept.
     """
     rows = {}
     for run in runs:
+        replies = run.get("replies", {}).get("greedy", [""])
         rows[run["price"], run["seed"]] = {
             "reward": np.mean(run["curves"]["reward"][-LAST:]),
             "right": run["after"]["lenient, greedy"],
             "layout": run["after"]["layout, greedy"],
             "doubled": run.get("second reasoning", {}).get("greedy", np.nan),
             "unopened": run.get("no opening tag", {}).get("greedy", np.nan),
-            "reply": run.get("replies", {}).get("greedy", [""])[0],
+            "reply": next((text for text in replies if text.count("<reasoning>") != 1), replies[0]),
         }
     return pd.DataFrame.from_dict(rows, orient="index")
 

@@ -39,7 +39,8 @@ from .step_cost import ROOT, SEED
 
 CHAPTER, TAG, MENDED = NOTEBOOKS / "10_grpo_without_vllm.ipynb", "prices", "mended"
 FOLDER, RESULTS = NOTEBOOKS / "outputs/prices", NOTEBOOKS / "results/prices.json"
-LISTS, SEEDS, MENDED_SEEDS = ["layout-first", "even", "right-first"], 8, 8
+LISTS, SEEDS = ["layout-first", "even", "right-first"], 8
+MENDED_SEEDS = [3407, 3408, 3409, 3410, 3411, 3412, 3413, 3414]
 CURVES = {name: f"rewards/{name}/mean" for name in ("full_pattern", "exact_layout", "right_in_layout", "lenient_accuracy", "apart")} | {"one_kind": "frac_reward_zero_std"}
 KEPT = 4  # replies of each way of asking
 PACKAGES = ["torch", "transformers", "peft", "trl"]
@@ -128,11 +129,12 @@ def main():
     model = fingerprint(names["profile"].model)
     kind, mended_kind = ({"code": code_hash(source for _, source in cells.tagged(CHAPTER, *tags)), "model": model} for tags in ([TAG], [TAG, MENDED]))
     seeds = [SEED + number for number in range(options.seeds)]
+    mended_seeds = [seed for seed in MENDED_SEEDS if seed in seeds]
     jobs = [(price, seed) for seed in seeds for price in LISTS]
     train_left(jobs, FOLDER, kind, lambda price, seed: record(names, price, seed))
-    train_left([(MENDED, seed) for seed in seeds[:MENDED_SEEDS]], FOLDER, mended_kind, lambda price, seed: record(names, price, seed, rewards=names["mended_funcs"]))
+    train_left([(MENDED, seed) for seed in mended_seeds], FOLDER, mended_kind, lambda price, seed: record(names, price, seed, rewards=names["mended_funcs"]))
     runs = [finished(FOLDER / f"{price}_{seed}.json", kind) for price in LISTS for seed in seeds]
-    mended = [finished(FOLDER / f"{MENDED}_{seed}.json", mended_kind) for seed in seeds[:MENDED_SEEDS]]
+    mended = [finished(FOLDER / f"{MENDED}_{seed}.json", mended_kind) for seed in mended_seeds]
     if left := [*runs, *mended].count(None):
         return print(f"{left} trainings are left, in other processes or none: the same command goes on.")
     print(f"\n{table(runs)}")
