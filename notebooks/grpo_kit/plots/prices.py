@@ -7,7 +7,7 @@ import pandas as pd
 from .style import GREY, STYLE, readable
 
 LAST = 5  # steps whose mean reward stands for the end of a training
-LOW = 60  # %: a dot below it is named by its seed
+LOW = 50  # %: a dot below it is named by its seed
 LOST = 20  # %: below it the layout counts as lost
 APART = 6  # %: between two names
 
@@ -68,7 +68,7 @@ def plot_price_runs(table, colors, titles):
     """A panel for each column of `titles` ({column: title}), a dot for each training, in the place of its price list: a Figure.
 
     `table` as `price_runs` gives it; `colors`: {price: colour}, in the order of the places. A grey line joins the trainings of one
-    seed; a bar is the median over the seeds; a dot below 60 % carries its seed.
+    seed; a bar is the median over the seeds; a dot below 50 % carries its seed.
     """
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, len(titles), figsize=(5.2 * len(titles), 3.8), sharey=True, squeeze=False)
