@@ -40,7 +40,7 @@ from .step_cost import ROOT, SEED
 CHAPTER, TAG, MENDED = NOTEBOOKS / "10_grpo_without_vllm.ipynb", "prices", "mended"
 FOLDER, RESULTS = NOTEBOOKS / "outputs/prices", NOTEBOOKS / "results/prices.json"
 LISTS, SEEDS = ["layout-first", "even", "right-first"], 8
-MENDED_SEEDS = [3407, 3409, 3413]
+MENDED_SEEDS = [3407, 3408, 3409, 3410, 3411, 3412, 3413, 3414]
 CURVES = {name: f"rewards/{name}/mean" for name in ("full_pattern", "exact_layout", "right_in_layout", "lenient_accuracy", "apart")} | {"one_kind": "frac_reward_zero_std"}
 KEPT = 4  # replies of each way of asking
 PACKAGES = ["torch", "transformers", "peft", "trl"]
