@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from grpo_kit.plots import plot_price_runs, plot_reward_and_right, price_runs, price_summary
+from grpo_kit.plots import plot_price_runs, plot_reward_and_right, price_runs
 
 COLORS = {"even": "green", "mended": "blue"}
 
@@ -24,21 +24,13 @@ def test_a_row_for_each_training_and_nan_where_nothing_was_counted(runs):
     assert np.isnan(runs.loc[("even", 8), "doubled"]) and runs.loc[("even", 8), "reply"] == ""
 
 
-def test_the_summary_gives_mean_lowest_and_highest(runs):
-    table = price_summary(runs)
-    assert list(table.index) == ["even", "mended"]
-    assert table.loc["even"].tolist() == ["3.0 (3.0 to 3.0)", "85.0 (80.0 to 90.0)", "47.5 (0.0 to 95.0)", "1 of 2 seeds"]
-    assert table.loc["mended", "layout lost"] == "1 of 2 seeds"
-
-
-def test_every_training_is_a_dot_and_a_low_one_is_named(runs):
-    figure = plot_price_runs(runs, COLORS, {"right": "Right", "layout": "Layout"})
-    right, layout = figure.axes
-    assert [text.get_text() for text in layout.texts] == ["7", "8", "7"] and not right.texts
-    dots = [line.get_ydata().tolist() for line in right.lines if line.get_marker() == "o"]
-    assert dots == [[90.0, 80.0], [70.0, 60.0]]
-    heights = sorted(text.get_position()[1] for text in layout.texts[1:])
-    assert heights[1] - heights[0] >= 6
+def test_every_training_is_a_dot_in_the_row_of_its_seed_and_the_start_a_line(runs):
+    right, layout = plot_price_runs(runs, COLORS, {"right": "Right", "layout": "Layout"}, {"right": 9.0, "layout": 0.0}).axes
+    dots = [line for line in right.lines if line.get_marker() == "o"]
+    assert [line.get_xdata().tolist() for line in dots] == [[90.0, 80.0], [70.0, 60.0]]
+    assert all(line.get_ydata().round().tolist() == [0, 1] for line in dots)
+    assert [label.get_text() for label in right.get_yticklabels()] == ["7", "8"]
+    assert [list(axis.lines[-1].get_xdata()) for axis in (right, layout)] == [[9.0, 9.0], [0.0, 0.0]]
 
 
 def test_the_curves_are_means_of_the_last_five_steps():
@@ -46,4 +38,4 @@ def test_the_curves_are_means_of_the_last_five_steps():
     reward, right = plot_reward_and_right(logs, COLORS, ["one", "two"]).axes
     assert reward.lines[0].get_ydata().tolist() == [1.0, 1.5, 2.0, 2.5, 3.0, 4.0]
     assert right.lines[0].get_ydata()[-1] == pytest.approx(40.0)
-    assert [text.get_text() for text in right.texts] == ["even"]
+    assert [text.get_text() for text in right.texts] == ["even"] and right.get_xlim() == (1, 6)
