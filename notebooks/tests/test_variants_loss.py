@@ -107,6 +107,16 @@ def test_dapo_leaves_out_what_was_cut_off_and_the_groups_that_agree(scored):
     assert scored["GRPO"][1]["completion_mask"][0].any()
 
 
+def test_dapos_upper_bound_acts_once_a_token_has_moved_far_enough(trainings, scored):
+    trainer, batch = scored["DAPO"]
+    assert trainer.epsilon_high == 0.28
+    published = gradient(trainings, trainer, batch, True, 0.4)
+    trainer.epsilon_high = 0.2
+    narrow = gradient(trainings, trainer, batch, True, 0.4)
+    trainer.epsilon_high = 0.28
+    assert cosine(published, narrow) < 0.9999
+
+
 def test_on_a_gpu_unsloths_function_gives_the_same_loss_and_gradient(trainings, scored):
     from unsloth_zoo.rl_replacements import grpo_compute_loss
 
