@@ -37,10 +37,14 @@ def plot_curves(curves, samples, title, smooth=3):
             dashed = 0 < place == len(curves) - 1
             axis.plot(samples * np.arange(1, len(drawn) + 1), drawn, "--" if dashed else "-", color=color, linewidth=2 if dashed else 4)
             named.append((drawn[-1], name, color))
-        for end in {end for end, _, _ in named}:  # names of lines that end together stand beside one another
-            text = " · ".join(name for other, name, _ in named if other == end)
-            color = next(color for other, _, color in named if other == end)
-            axis.annotate(text, (1.01, end), xycoords=("axes fraction", "data"), va="center", color=color)
+        near, groups = 0.06 * max(end for end, _, _ in named), []
+        for end, name, color in sorted(named):  # names of lines that end close together stand beside one another
+            if groups and end - groups[-1][0] <= near:
+                groups[-1][1].append(name)
+            else:
+                groups.append((end, [name], color))
+        for end, names, color in groups:
+            axis.annotate(" · ".join(names), (1.01, end), xycoords=("axes fraction", "data"), va="center", color=color)
         axis.set(title=title, xlabel="completions sampled", ylabel="right and in the tag, %", xlim=(0, None), ylim=(0, None))
     return figure
 
