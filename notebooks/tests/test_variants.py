@@ -160,11 +160,14 @@ def test_the_last_curve_is_dashed_and_names_stand_where_lines_end():
     [axis] = plots.plot_curves({"GRPO": [0, 30, 60, 90], "GSPO": [0, 30, 60, 90], "DAPO": [0, 0, 0, 30]}, 32, "a title").axes
     assert list(axis.lines[0].get_ydata()) == [0, 15, 30, 60] and list(axis.lines[0].get_xdata()) == [32, 64, 96, 128]
     assert [line.get_linestyle() for line in axis.lines] == ["-", "-", "--"]
-    assert sorted((text.xy[1], text.get_text()) for text in axis.texts) == [(10, "DAPO"), (60, "GRPO · GSPO")]
+    labels = {text.get_text(): (text.xy[1], text.get_position()[1], text.get_color()) for text in axis.texts}
+    assert labels["DAPO (dashed)"][:2] == (10, 0) and labels["GRPO"][0] == labels["GSPO"][0] == 60
+    assert labels["GRPO"][1] > labels["GSPO"][1]  # one above the other, each in the colour of its line
+    assert [label[2] for label in labels.values()] == [axis.lines[place].get_color() for place in map(["GRPO", "GSPO", "DAPO (dashed)"].index, labels)]
 
 
 def test_differences_stand_in_a_row_each_and_a_verdict_has_its_colour():
-    seeds = [-9.0, -7.0]
+    seeds = [-9.0, -7.0, -70.0]
     found = {"one": {"GRPO": (seeds, 1.0, 2.0, "equal"), "CISPO": (seeds, -8.0, 2.0, "lower"), "DAPO": (seeds, -8.0, 9.0, "open")},
              "four": {"GRPO": (seeds, 0.5, 1.0, "equal")}}
     figure = plots.plot_differences(found, "TRL's default", 5)
@@ -173,14 +176,14 @@ def test_differences_stand_in_a_row_each_and_a_verdict_has_its_colour():
     assert [(*dot.get_xdata(), dot.get_markerfacecolor()) for dot in dots] == [(1.0, plots.BLUE), (-8.0, plots.ORANGE), (-8.0, "white")]
     assert [label.get_text() for label in one.get_yticklabels()] == ["GRPO", "CISPO", "DAPO"] and len(four.collections) >= 1
     assert [list(line.get_xdata()) for line in one.lines if line.get_marker() == "."] == [[-9.0, -7.0]] * 3
+    assert [text.get_text() for text in one.texts] == ["← -70"] * 3 and one.get_xlim()[0] == -20  # a seed far out does not stretch the axis
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["lower", "equal", "open"]
 
 
-def test_a_seed_that_never_reaches_the_bar_is_counted_and_has_a_cross():
+def test_a_seed_that_never_reaches_the_bar_is_counted_and_has_no_dot():
     never = float("inf")
-    [axis] = plots.plot_choice({"one": {"GRPO": ([640.0, never, never], 15.0), "DAPO": ([320.0, 640.0, 640.0], 64.0)}}).axes
+    [axis] = plots.plot_choice({"one": {"GRPO": [640.0, never, never], "DAPO": [320.0, 640.0, 640.0]}}, 56.2).axes
     dots = [list(line.get_xdata()) for line in axis.lines if line.get_marker() == "o"]
     assert dots == [[640.0], [320.0, 640.0, 640.0]]
-    assert [len(line.get_xdata()) for line in axis.lines if line.get_marker() == "x"] == [1, 0]
     assert [list(line.get_xdata()) for line in axis.lines if line.get_marker() == "None"] == [[640.0, 640.0]]  # the one median
-    assert [text.get_text() for text in axis.texts] == ["1 of 3 reach it; test 15 %", "3 of 3 reach it; test 64 %"]
+    assert [text.get_text() for text in axis.texts] == ["1 of 3 reach it", "3 of 3 reach it"] and "56 %" in axis.get_xlabel()
