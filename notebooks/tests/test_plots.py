@@ -229,13 +229,6 @@ def test_parts_are_laid_end_to_end_and_named_once():
     assert [bar.get_label() for bar in limited.containers] == ["y"]  # a part that no bar has is not named
 
 
-def test_plan_and_run_stand_in_one_row():
-    axis = plot_planned({"a": (2.0, 1.0), "b": (3.0, 3.5)}, "T", "GB").axes[0]
-    planned, measured = axis.lines
-    assert (list(planned.get_xdata()), list(measured.get_xdata())) == ([2.0, 3.0], [1.0, 3.5])
-    assert [tick.get_text() for tick in axis.get_yticklabels()] == ["a", "b"] and axis.get_xlim()[1] > 3.5
-
-
 def test_bars_carry_their_numbers_and_the_chosen_one_its_colour():
     figure = plot_bars({"a": 2.0, "b": 1.0}, "T", "%", chosen="b")
     assert words(figure) == ["2.0", "1.0"]

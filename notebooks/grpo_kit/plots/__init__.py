@@ -4,4 +4,4 @@ from .comparing import plot_answers, plot_by_steps, plot_curves, plot_formats, p
 from .moments import film_strip, plot_changes, plot_flip, plot_price, plot_rises
 from .style import BLUE, GREY, STYLE
 from .training import completions_table, plot_log, plot_training
-from .weights import draw_tokens, plot_bars, plot_levels, plot_parts, plot_planned, plot_shares
+from .weights import draw_tokens, plot_bars, plot_levels, plot_parts, plot_shares
