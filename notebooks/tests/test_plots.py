@@ -18,7 +18,7 @@ import grpo_kit
 from grpo_kit import plots
 from grpo_kit.measure.score import MEASURES, Evaluation
 from grpo_kit.plots import style
-from grpo_kit.plots import BLUE, completions_table, draw_tokens, plot_bars, plot_levels, plot_parts, plot_planned, plot_shares, plot_training
+from grpo_kit.plots import BLUE, completions_table, draw_tokens, plot_bars, plot_levels, plot_parts, plot_shares, plot_training
 
 
 def log(step, **more):
