@@ -22,7 +22,7 @@ def answering(monkeypatch, text):
 
 
 def machine(profile="16gb"):
-    return {check.what: check for check in checkup.machine_checks(PROFILES[profile])}
+    return {check.what: check for check in checkup.machine_rows(PROFILES[profile])}
 
 
 @pytest.mark.parametrize("capability, driver, precision, red", [
@@ -56,6 +56,10 @@ def test_without_a_gpu_the_cpu_must_have_avx2_and_six_gb_are_enough(monkeypatch)
     answering(monkeypatch, GPU.format("7.5", "580.1"))
     assert machine("embedded")["free disk"][1:3] == ("7 GB", False)  # as the packages of a GPU do
     assert machine("embedded")["CPU"].enough  # and avx2 is not needed
+
+
+def test_what_is_said_of_the_machine_are_the_rows_without_a_remedy():
+    assert [what for what, found, enough in checkup.machine_checks()] == [check.what for check in checkup.machine_rows(PROFILES["embedded"])]
 
 
 def test_a_row_shows_what_to_do_only_where_it_is_red():

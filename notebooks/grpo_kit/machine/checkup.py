@@ -14,6 +14,7 @@ from typing import NamedTuple
 from packaging.requirements import Requirement
 
 from .packages import REQUIREMENTS, fits, nvidia_gpu
+from .profile import PROFILES
 
 GPU_ONLY = {"torchvision", "triton", "xformers", "vllm-bnb-plugin"}  # pinned packages that a machine without a GPU does without
 MIRROR, MODELSCOPE = "https://hf-mirror.com", "https://modelscope.cn"
@@ -55,7 +56,7 @@ def gpu_checks(profile):
     ]
 
 
-def machine_checks(profile):
+def machine_rows(profile):
     """[Check] of GPU, CPU, memory, free disk and Python."""
     cpuinfo, gpu = Path("/proc/cpuinfo").read_text(), nvidia_gpu() or profile.name.endswith("gb")
     name = next((line.partition(": ")[2] for line in cpuinfo.splitlines() if line.startswith("model name")), platform.machine())
@@ -68,6 +69,11 @@ def machine_checks(profile):
         Check("free disk", f"{free / 1e9:.0f} GB", free > needs * 1e9, f"{needs} GB are needed here: hf cache rm, or clone elsewhere"),
         Check("Python", platform.python_version(), (3, 11) <= sys.version_info[:2] <= (3, 13), "make setup finds 3.11, 3.12 or 3.13"),
     ]
+
+
+def machine_checks():
+    """[(what, what was found, whether it is enough for the small model)]: what a chapter says of the machine it ran on."""
+    return [check[:3] for check in machine_rows(PROFILES["embedded"])]
 
 
 def package_check():
@@ -106,7 +112,7 @@ def in_the_cache(model):
 
 def check_all(profile):
     """[Check] of all that a run of `profile` needs: machine, packages, model and data."""
-    return [*machine_checks(profile), package_check(), *source_checks(profile)]
+    return [*machine_rows(profile), package_check(), *source_checks(profile)]
 
 
 def upper_bounds():
