@@ -18,7 +18,7 @@ import grpo_kit
 from grpo_kit import plots
 from grpo_kit.measure.score import MEASURES, Evaluation
 from grpo_kit.plots import style
-from grpo_kit.plots import BLUE, completions_table, draw_tokens, plot_bars, plot_levels, plot_parts, plot_planned, plot_shares, plot_training
+from grpo_kit.plots import BLUE, completions_table, draw_tokens, plot_bars, plot_levels, plot_parts, plot_shares, plot_training
 
 
 def log(step, **more):
@@ -227,13 +227,6 @@ def test_parts_are_laid_end_to_end_and_named_once():
     limited = plot_parts({"a": {"x": 0, "y": 1}}, "T", "GB", limit=2).axes[0]
     assert list(limited.lines[0].get_xdata()) == [2, 2] and limited.get_xlim()[1] > 2
     assert [bar.get_label() for bar in limited.containers] == ["y"]  # a part that no bar has is not named
-
-
-def test_plan_and_run_stand_in_one_row():
-    axis = plot_planned({"a": (2.0, 1.0), "b": (3.0, 3.5)}, "T", "GB").axes[0]
-    planned, measured = axis.lines
-    assert (list(planned.get_xdata()), list(measured.get_xdata())) == ([2.0, 3.0], [1.0, 3.5])
-    assert [tick.get_text() for tick in axis.get_yticklabels()] == ["a", "b"] and axis.get_xlim()[1] > 3.5
 
 
 def test_bars_carry_their_numbers_and_the_chosen_one_its_colour():

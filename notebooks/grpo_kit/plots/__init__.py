@@ -7,4 +7,4 @@ from .sft import plot_losses, plot_marks, plot_stages
 from .style import BLUE, GREY, STYLE
 from .tools import plot_pairs, plot_seeds
 from .training import completions_table, plot_log, plot_training
-from .weights import draw_tokens, plot_bars, plot_levels, plot_parts, plot_planned, plot_shares
+from .weights import draw_tokens, plot_bars, plot_levels, plot_parts, plot_shares
