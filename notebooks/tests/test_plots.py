@@ -280,6 +280,10 @@ class TestTools:
         assert [bar.get_height() for bar in axis.patches] == [5, 0, 31, 16]
         assert [text.get_text() for text in axis.texts] == ["5", "0", "31", "16"]
 
+    def test_each_panel_of_pairs_has_a_scale_of_its_own(self):
+        small, large = plots.plot_pairs({"right": {"seed 1": (1.0, 10.0)}, "layout": {"seed 1": (50.0, 32.0)}}, "T", columns=2).axes
+        assert 10 < small.get_ylim()[1] < 20 and 50 < large.get_ylim()[1] < 100
+
 
 class TestBaseAndAdapter:
     """The pictures of chapters 06 and 07."""
