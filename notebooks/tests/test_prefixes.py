@@ -31,6 +31,12 @@ def test_each_training_is_planned_once_and_after_what_it_needs():
     assert [job["rows"] for job in jobs if job.get("rows", 300) > 300] == [1920]  # a fresh row at each of 240 steps of eight
 
 
+def test_what_was_run_late_is_stored_in_its_place():
+    jobs = prefixes.jobs_of(240, 60, 20)
+    lines = [job | {"cpu seconds": place} for place, job in enumerate(jobs)]
+    assert prefixes.in_order(jobs, lines[::-1]) == lines and prefixes.in_order(jobs, lines[-1:]) == lines[-1:]
+
+
 def test_the_best_trial_is_taken_and_none_is_an_error():
     lines = [{"training": "rate, GRPO", "part": part, "seen": {"reward": [9.0] * 4 + [reward] * 4}} for part, reward in ((20, 1.0), (5, 1.4), (2, 0.3))]
     assert prefixes.best(lines, "rate, GRPO", "part", lambda line: sum(line["seen"]["reward"][-4:])) == 5

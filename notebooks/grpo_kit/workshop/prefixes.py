@@ -140,6 +140,12 @@ def run(names, job, lines):
     return found | {"date": datetime.date.today().isoformat(), "cpu seconds": round(time.process_time() - began)}
 
 
+def in_order(jobs, lines):
+    """The finished ones of the jobs, in the jobs' order, whenever they were run."""
+    same = [[line for line in lines if job.items() <= line.items() and line.get("adapter") == job.get("adapter")] for job in jobs]
+    return [found[0] for found in same if found]
+
+
 def store(profile, kind, lines):
     """Writes the finished trainings into the results, whole."""
     stored = json.loads(RESULTS.read_text("utf-8"))
@@ -170,7 +176,7 @@ def main():
         for job in jobs:
             ask_left(file, [kind | job], lambda job: run(names, job, [line for line in read_log(file) if kind.items() <= line.items()]))
             if not options.steps:
-                store(names["profile"].name, kind, [line for line in read_log(file) if kind.items() <= line.items()])
+                store(names["profile"].name, kind, in_order(jobs, [line for line in read_log(file) if kind.items() <= line.items()]))
     print(f"{len(jobs)} trainings are in {file.relative_to(ROOT)}")
 
 
