@@ -8,17 +8,17 @@ import pandas as pd
 import pytest
 import torch
 
-from grpo_kit.measure.heads import attention_to
+from grpo_kit.measure.heads import attention_to, without_head
 from grpo_kit.plots.prefixes import plot_heads, plot_losses, plot_mixing, plot_solved
 from grpo_kit.sft.no_mask import causal_without_mask, note_past
 from grpo_kit.sft.stored_prefixes import grpo_table, read_stored, with_stored
 
 SETTINGS = {"virtual tokens": 20}
 LINES = [
-    {"training": "supervised", "start": "random", "rows": 300, "seed": 3407, "greedy": [9, 8], "sampled": [[7, 5], [6, 4]]},
-    {"training": "supervised", "start": "random", "rows": 300, "seed": 3408, "greedy": [9, 7], "sampled": [[6, 6]]},
-    {"training": "supervised", "adapter": "small LoRA", "start": "random", "rows": 300, "seed": 3408, "greedy": [9, 9], "sampled": [[8, 9]]},
-    {"training": "supervised", "start": "random", "rows": 1920, "seed": 3407, "greedy": [9, 6], "sampled": []},
+    {"training": "supervised", "start": "random", "rows": 300, "seed": 3407, "steps": 240, "greedy": [9, 8], "sampled": [[7, 5], [6, 4]]},
+    {"training": "supervised", "start": "random", "rows": 300, "seed": 3408, "steps": 240, "greedy": [9, 7], "sampled": [[6, 6]]},
+    {"training": "supervised", "adapter": "small LoRA", "start": "random", "rows": 300, "seed": 3408, "steps": 240, "greedy": [9, 9], "sampled": [[8, 9]]},
+    {"training": "supervised", "start": "random", "rows": 1920, "seed": 3407, "steps": 240, "greedy": [9, 6], "sampled": []},
     {"training": "GRPO", "seed": 3408, "seen": {"reward": [1.0] * 5 + [2.0] * 5}, "sampled": [[5, 3]]},
     {"training": "GRPO, early prefix", "seed": 3407, "seen": {"reward": [0.5] * 5}, "before": {"sampled": [[1, 2]]}, "sampled": [[3, 4]]},
 ]
@@ -29,9 +29,10 @@ def test_stored_trainings_of_other_settings_are_not_shown_and_that_is_said(tmp_p
     file.write_text(json.dumps({"profiles": {"embedded": {"made with": SETTINGS, "trainings": {"lines": LINES},
                                                           "longer": {"400": {"asked": [9, 7]}},
                                                           "recipe": {"80 steps": {"asked": [9, 6], "training": [0.2, 0.1]}}}}}))
-    assert read_stored(file, "embedded", {"virtual tokens": 40}) == read_stored(file, "16gb", SETTINGS) == []
-    assert capsys.readouterr().out.count("other settings than yours") == 2
-    *_, longer, recipe = read_stored(file, "embedded", SETTINGS)
+    assert read_stored(file, "embedded", {"virtual tokens": 40}, 240) == read_stored(file, "16gb", SETTINGS, 240) == []
+    assert read_stored(file, "embedded", SETTINGS, 60) == []
+    assert capsys.readouterr().out.count("other settings than yours") == 3
+    *_, longer, recipe = read_stored(file, "embedded", SETTINGS, 240)
     assert longer["greedy"] == [9, 7] and recipe["loss"] == 0.1 and not capsys.readouterr().out
 
 
@@ -44,8 +45,8 @@ def test_each_training_stands_once_in_its_row():
 
 def test_grpo_is_compared_with_the_start_under_the_same_random_seed():
     table = grpo_table(LINES).set_index("start")
-    assert table.loc["prefix of 240 steps", "right"] == "4 -> 3" and table.loc["prefix of 240 steps", "reward"] == "1.00 -> 2.00"
-    assert table.loc["early prefix", "in the layout"] == "1 -> 3" and grpo_table([]).empty
+    assert table.loc["prefix of 240 steps", "solved"] == "4 -> 3" and table.loc["prefix of 240 steps", "reward, first and last 5 steps"] == "1.00 -> 2.00"
+    assert table.loc["early prefix", "layout kept"] == "1 -> 3" and grpo_table([]).empty
 
 
 def test_a_prefix_dims_the_text_and_its_share_stands_behind_the_row():
@@ -59,6 +60,7 @@ def test_a_loss_is_labelled_with_its_end_and_a_row_with_its_counts():
     assert [text.get_text().strip() for text in plot_losses(curves, "t").axes[0].texts] == ["small LoRA 0.100", "plain prefix 0.200"]
     axis = plot_solved({"base": {"greedy": [3]}, "small LoRA": {"greedy": [8, 9], "sampled": [7]}}, 10, "t").axes[0]
     assert [text.get_text() for text in axis.texts] == ["3", "8, 9"]
+    assert [text.get_text() for text in plot_solved({"base": {"a": [3]}, "b": {"c": [1]}}, 10, "t").axes[0].texts] == ["3", "not asked"]
     assert all(line.get_solid_capstyle() == "butt" for line in axis.lines if len(line.get_xdata()) == 2 and line.get_linewidth() == 5)
 
 
@@ -92,8 +94,19 @@ def test_the_share_of_a_stretch_leaves_the_prefix_out():
 
     found = attention_to(Model(), Tokenizer(), [[{"content": "a12b"}]], lambda content: (1, 3))
     assert np.allclose(found, [[0.3 / 0.5]])
+    assert np.allclose(attention_to(Model(), Tokenizer(), [[{"content": "a12b"}]], lambda content: (1, 3), whole=True), [[0.3]])
     with pytest.raises(ValueError, match="at least one prompt"):
         attention_to(Model(), Tokenizer(), [], None)
+
+
+def test_a_head_that_is_switched_off_hands_nothing_on():
+    output = torch.nn.Linear(6, 6, bias=False)
+    torch.nn.init.eye_(output.weight)
+    attention = SimpleNamespace(head_dim=2, o_proj=output)
+    decoder = SimpleNamespace(layers=[None, SimpleNamespace(self_attn=attention)])
+    without_head(SimpleNamespace(get_decoder=lambda: decoder), 1, 2)
+    given = torch.ones(1, 6)
+    assert output(given).tolist() == [[1, 1, 1, 1, 0, 0]] and given.sum() == 6
 
 
 def test_attention_without_a_mask_counts_from_the_last():

@@ -101,7 +101,7 @@ def plot_solved(found, questions, title):
     """Each training a dot, a row for each way of training, a panel for each way of asking: a Figure.
 
     `found`: {row: {panel: [counts of questions, one a training]}}. A grey line is the first training's 95 % interval over the questions;
-    the counts stand beside it. A row without a panel's counts stays empty there.
+    the counts stand beside it. A row without a panel's counts says "not asked".
     """
     panels = list(dict.fromkeys(panel for counts in found.values() for panel in counts))
     with plt.rc_context(STYLE):
@@ -109,6 +109,7 @@ def plot_solved(found, questions, title):
         for axis, panel in zip(axes[0], panels):
             for height, (name, counts) in enumerate(found.items()):
                 if not (values := counts.get(panel)):
+                    axis.text(0, height, "not asked", va="center", fontsize=9, color=GREY)
                     continue
                 low, high = wilson_shares(pd.DataFrame({"right": np.arange(questions) < values[0]}))[["low", "high"]].iloc[0] * questions / 100
                 axis.plot([low, high], [height, height], color=GREY, linewidth=5, alpha=0.3, solid_capstyle="butt")

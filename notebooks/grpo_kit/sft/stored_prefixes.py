@@ -6,15 +6,16 @@ from pathlib import Path
 import pandas as pd
 
 
-def read_stored(file, profile, made_with):
-    """The stored trainings that were made with just these settings: a list of dicts. Empty, with a printed sentence, where there are none."""
+def read_stored(file, profile, made_with, steps):
+    """The stored trainings made with just these settings and supervised steps: a list of dicts. Empty, with a printed sentence, where there are none."""
     entry = json.loads(Path(file).read_text("utf-8"))["profiles"].get(profile, {})
-    if entry.get("made with") != made_with:
+    lines = entry.get("trainings", {}).get("lines", [])
+    if entry.get("made with") != made_with or any(line["steps"] != steps for line in lines if line["training"] == "supervised"):
         print(f"{Path(file).name} was made with other settings than yours: what is shown is your own run alone.")
         return []
     longer = [{"training": "longer", "greedy": line["asked"], "sampled": []} for line in entry.get("longer", {}).values()]
     recipe = [{"training": f"recipe, {name}", "greedy": line["asked"], "loss": line["training"][-1]} for name, line in entry.get("recipe", {}).items()]
-    return entry["trainings"]["lines"] + longer + recipe
+    return lines + longer + recipe
 
 
 def with_stored(live, stored, own_seed=3407):
@@ -38,7 +39,7 @@ def with_stored(live, stored, own_seed=3407):
 
 
 def grpo_table(stored):
-    """What GRPO made of each start: a DataFrame, a row a training; the rewards are means of five steps, the counts of sampled replies."""
+    """What GRPO made of each start: a DataFrame, a row a training; the rewards are means of the first and the last five steps, the counts of sampled replies."""
     start = next((line for line in stored if line["training"] == "supervised"), None)
     rows = []
     for line in stored:
@@ -47,6 +48,6 @@ def grpo_table(stored):
         elif line["training"].startswith("GRPO, "):
             rows.append((line["training"].removeprefix("GRPO, "), line, line["before"]["sampled"][0]))
     return pd.DataFrame([
-        {"start": name, "seed": line["seed"], "reward": f"{pd.Series(line['seen']['reward'][:5]).mean():.2f} -> {pd.Series(line['seen']['reward'][-5:]).mean():.2f}",
-         "in the layout": f"{before[0]} -> {line['sampled'][0][0]}", "right": f"{before[1]} -> {line['sampled'][0][1]}"}
+        {"start": name, "seed": line["seed"], "reward, first and last 5 steps": f"{pd.Series(line['seen']['reward'][:5]).mean():.2f} -> {pd.Series(line['seen']['reward'][-5:]).mean():.2f}",
+         "layout kept": f"{before[0]} -> {line['sampled'][0][0]}", "solved": f"{before[1]} -> {line['sampled'][0][1]}"}
         for name, line, before in rows])
