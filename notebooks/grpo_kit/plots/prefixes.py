@@ -9,11 +9,11 @@ from matplotlib.ticker import LogLocator
 from grpo_kit.measure.score import wilson_shares
 from .style import BLUE, GREY, ORANGE, STYLE, readable
 
-COLORS = {"small LoRA": ORANGE, "plain prefix": BLUE}
+ADAPTER_COLORS = {"small LoRA": ORANGE, "plain prefix": BLUE}
 
 
 def _of(name):
-    return next((color for kind, color in COLORS.items() if name.startswith(kind)), BLUE if "prefix" in name else GREY)
+    return next((color for kind, color in ADAPTER_COLORS.items() if name.startswith(kind)), BLUE if "prefix" in name else GREY)
 
 
 @readable
