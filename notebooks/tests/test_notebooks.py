@@ -94,7 +94,6 @@ def test_each_fault_of_the_stored_form_is_found(cell, change, fault):
 DIFFERENT = {
     "FOLDER": "a notebook has no __file__, so it names the folder from where it stands",
     "answered": "in 10 the number that a text answers, in 13 whether a call was answered",
-    "coloured": "in 08 a row of the trainer's, in 13 tokens with a mask",
 }
 
 

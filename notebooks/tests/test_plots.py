@@ -257,6 +257,10 @@ def test_every_token_has_a_box_its_text_and_its_id():
     figure = draw_tokens([(4, "<s>", "system"), (7, " two\n", "system"), (8, "x", "user"), (9, "y", "generation prompt")], [4])
     assert words(figure)[:4] == ["<s>", "4", "·two↵", "7"] and len(figure.axes[0].patches) == 4
     assert figure.axes[0].texts[0].get_weight() == "bold" and figure.axes[0].texts[2].get_weight() == "normal"
+    two = draw_tokens([(8, "x", "prompt"), (9, "y", "reply")])  # fewer parts than colours are fine, more are not
+    assert [text.get_text() for text in two.axes[0].texts][-2:] == ["prompt", "reply"]
+    with pytest.raises(ValueError):
+        draw_tokens([(number, "x", str(number)) for number in range(4)])
 
 
 def test_a_log_is_drawn_with_a_panel_a_title_and_a_label_where_there_are_several():
@@ -428,3 +432,30 @@ def test_the_price_has_a_dot_as_asked_a_ring_begun_and_a_line_to_the_base_for_ea
     assert [list(line.get_xdata()) for line in losses] == [[75, 91], [87, 91]] and min(figure.axes[1].get_xlim()) < 70
     assert [[text.get_text() for text in axis.texts] for axis in figure.axes] == [["a note"], []]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["untrained, reply begun", "trained, as asked", "trained, reply begun"]
+
+
+def test_two_losses_with_their_epochs_and_the_step_that_is_kept():
+    training, validation = pd.Series({5: 2.0, 10: 1.0}), pd.Series({0: 2.5, 5: 1.5, 10: 1.7})
+    figure = plots.plot_losses(training, validation, 5, "a title", [pd.Series({0: 2.4, 5: 1.9, 15: 1.6})], epoch=5)
+    shown = {text.get_text().strip() for text in figure.axes[0].texts}
+    assert titles(figure) == ["a title"] and shown == {"validation", "training", "kept", "epoch 1", "epoch 2", "epoch 3"}
+    lowest = {(float(x), float(y)) for line in figure.axes[0].lines if line.get_color() == style.ORANGE for x, y in [*zip(line.get_xdata(), line.get_ydata())]}
+    assert lowest == {(5.0, 1.5), (15.0, 1.6)}
+
+
+def test_marks_have_a_bar_for_each_way_and_a_circle_for_each_training():
+    figure = plots.plot_marks({"opens": {"before": [(1, 4), (2, 4)], "after": [(4, 4), (3, 4)]}, "right": {"after": [(1, 2), (0, 2)]}}, "a title", "after")
+    opens, right = figure.axes
+    assert titles(figure) == ["opens", "right"] and [bar.get_width() for bar in opens.patches] == [37.5, 87.5]
+    assert [text.get_text() for text in opens.texts] == ["3 of 8", "7 of 8"] and [text.get_text() for text in right.texts] == ["1 of 4", "does not apply"]
+    assert right.patches[0].get_y() == opens.patches[1].get_y() and right.patches[0].get_facecolor() == to_rgba(BLUE)
+    assert [list(line.get_xdata()) for line in opens.lines] == [[25, 50], [100, 75]]
+
+
+def test_stages_have_a_line_through_the_means_and_a_dot_for_each_seed():
+    figure = plots.plot_stages({"easy": {"greedy": [[1], [2, 4]], "sampled": [[0], [1, 1]]}}, ["before", "after"], "a title", "right, %")
+    [axis] = figure.axes
+    means = [list(line.get_ydata()) for line in axis.lines if line.get_marker() == "None"]
+    dots = [list(line.get_ydata()) for line in axis.lines if line.get_marker() == "o"]
+    assert means == [[1, 3], [0, 1]] and dots == [[1], [2, 4], [0], [1, 1]]
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["before", "after"]

@@ -108,7 +108,7 @@ def plot_shares(runs, title, measure="lenient"):
 def draw_tokens(rows, special_ids=(), width=64):
     """Tokens as boxes, rows [(id, text, part)]: a Figure. A colour a part, the id below, special ones bold; · is a space."""
     parts = list(dict.fromkeys(part for *_, part in rows))
-    colors = dict(zip(parts, ["#e4e4e4", "#b5d9f0", "#f7cfa3"], strict=True))
+    colors = dict(zip(parts, ["#e4e4e4", "#b5d9f0", "#f7cfa3"][: len(parts)], strict=True))
     column, line, boxes = 0, 0, []
     for number, text, part in rows:
         shown = text.replace("\n", "↵").replace(" ", "·")

@@ -8,7 +8,7 @@ import pandas as pd
 from .calls import STOPS, asked_again
 
 ROW_KINDS = {"calls": "calls", "solutions": "worked out", "ordinary": "ordinary"}  # of rows shown
-ROW_STAGES = {"base": "SFT", "SFT": "SFT", "GRPO": "practice", "more SFT": "more SFT", "Busy": "busy practice"}
+STAGES = {"base": "SFT", "SFT": "SFT", "GRPO": "practice", "more SFT": "more SFT", "Busy": "busy practice"}
 
 
 def stored(path="results/tools.json"):
@@ -28,7 +28,7 @@ def stored(path="results/tools.json"):
         results = run["results"] if run["SFT"] else {"base": base} | run["results"]  # an untrained adapter is the same from every seed
         for stage, asked in results.items():
             practised = stage in ("GRPO", "Busy") and run.get("agree")
-            rows.append({"shown": shown, "stage": ROW_STAGES[stage], "steps": run.get(stage, 0), "seed": run["seed"],
+            rows.append({"shown": shown, "stage": STAGES[stage], "steps": run.get(stage, 0), "seed": run["seed"],
                          **_counts(asked), "agree": sum(run["agree"]) / len(run["agree"]) if practised else None})
     rows = pd.DataFrame(rows)
     same = ["shown", "stage", "steps", "seed"]  # one SFT may precede several practices: the row that knows most stays
