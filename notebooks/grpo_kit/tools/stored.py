@@ -9,7 +9,7 @@ import pandas as pd
 from grpo_kit.measure.statistics import paired_test
 from .calls import STOPS, asked_again
 
-KINDS = {"calls": "calls", "solutions": "worked out", "ordinary": "ordinary"}  # of rows shown
+ROW_KINDS = {"calls": "calls", "solutions": "worked out", "ordinary": "ordinary"}  # of rows shown
 STAGES = {"base": "SFT", "SFT": "SFT", "GRPO": "practice", "more SFT": "more SFT", "Busy": "busy practice"}
 
 
@@ -25,7 +25,7 @@ def stored(path="results/tools.json"):
     report = json.loads(Path(path).read_text(encoding="utf-8"))
     rows, base = [], next(run["results"]["base"] for run in report["runs"] if "base" in run["results"])
     for run in report["runs"]:
-        shown = " + ".join(f"{run[name]} {kind}" for name, kind in KINDS.items() if run[name]) or "nothing"
+        shown = " + ".join(f"{run[name]} {kind}" for name, kind in ROW_KINDS.items() if run[name]) or "nothing"
         shown += ", few steps" if 0 < run["SFT"] < 250 else ""
         results = run["results"] if run["SFT"] else {"base": base} | run["results"]  # an untrained adapter is the same from every seed
         for stage, asked in results.items():
