@@ -250,6 +250,7 @@ def test_every_token_has_a_box_its_text_and_its_id():
     figure = draw_tokens([(4, "<s>", "system"), (7, " two\n", "system"), (8, "x", "user"), (9, "y", "generation prompt")], [4])
     assert words(figure)[:4] == ["<s>", "4", "·two↵", "7"] and len(figure.axes[0].patches) == 4
     assert figure.axes[0].texts[0].get_weight() == "bold" and figure.axes[0].texts[2].get_weight() == "normal"
+    assert draw_tokens([(4, "x", "reply")], title="a title").axes[0].get_title("left") == "a title" and figure.axes[0].get_title("left") == ""
     two = draw_tokens([(8, "x", "prompt"), (9, "y", "reply")])  # fewer parts than colours are fine, more are not
     assert [text.get_text() for text in two.axes[0].texts][-2:] == ["prompt", "reply"]
     with pytest.raises(ValueError):
@@ -456,3 +457,5 @@ def test_stages_have_a_line_through_the_means_and_a_dot_for_each_seed():
     dots = [list(line.get_ydata()) for line in axis.lines if line.get_marker() == "o"]
     assert means == [[1, 3], [0, 1]] and dots == [[1], [2, 4], [0], [1, 1]]
     assert [label.get_text() for label in axis.get_xticklabels()] == ["before", "after"]
+    few, many = plots.plot_stages({"few": {"easy": [[1], [2]]}, "many": {"easy": [[50], [90]]}}, ["before", "after"], "a title", "%").axes
+    assert few.get_ylim() == many.get_ylim() and few.get_legend() is None and many.get_legend()  # one scale, so that heights can be set side by side

@@ -49,10 +49,10 @@ def plot_marks(panels, title, chosen):
                 if len(counts) > 1:
                     spread = [height + 0.22 * (2 * place / (len(shares) - 1) - 1) for place in range(len(shares))]
                     axis.plot(shares, spread, "o", color="white", markeredgecolor="black", markersize=4)
-                axis.text(106, height, f"{hits} of {of}", va="center", weight="bold")
+                axis.text(104, height, f"{hits} of {of}", va="center", weight="bold")
             for way in set(ways) - set(found):
                 axis.text(3, ways.index(way), "does not apply", va="center", color=GREY)
-            axis.set(title=mark, xlim=(0, 145), xticks=range(0, 101, 25), xlabel="% of the replies")
+            axis.set(title=mark, xlim=(0, 157), xticks=range(0, 101, 25), xlabel="% of the replies")
             axis.grid(axis="y", visible=False)
         axes[0][0].set_yticks(range(len(ways)), ways)
         axes[0][0].invert_yaxis()
@@ -65,10 +65,10 @@ def plot_marks(panels, title, chosen):
 def plot_stages(panels, stages, title, ylabel):
     """A panel for each measure, a line for each of up to three sets through the means of the stages, dots the seeds: a Figure.
 
-    `panels`: {measure: {set: [the seeds' values, a list for each of `stages`]}}; each panel has its own axis from 0.
+    `panels`: {measure: {set: [the seeds' values, a list for each of `stages`]}}; the panels share an axis from 0.
     """
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, len(panels), figsize=(9, 3.2), squeeze=False)
+        figure, axes = plt.subplots(1, len(panels), figsize=(9, 3.2), sharey=True, squeeze=False)
         for axis, (name, sets) in zip(axes[0], panels.items(), strict=True):
             for aside, ((label, found), color) in enumerate(zip(sets.items(), (BLUE, ORANGE, GREY))):
                 places = [place + 0.05 * (aside - 1) for place in range(len(stages))]  # so that no seed hides another's
@@ -79,7 +79,7 @@ def plot_stages(panels, stages, title, ylabel):
             axis.set_xticks(range(len(stages)), stages)
             axis.grid(axis="x", visible=False)
         axes[0][0].set(ylabel=ylabel)
-        axes[0][0].legend(frameon=False, loc="upper left")
+        axes[0][-1].legend(frameon=False, loc="upper left")
         figure.suptitle(title, x=0.01, ha="left", fontsize=11, weight="bold")
     plt.close(figure)
     return figure

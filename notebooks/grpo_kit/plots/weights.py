@@ -89,7 +89,7 @@ def plot_shares(runs, title, measure="lenient"):
     return figure
 
 
-def draw_tokens(rows, special_ids=(), width=64):
+def draw_tokens(rows, special_ids=(), width=64, title=""):
     """Tokens as boxes, rows [(id, text, part)]: a Figure. A colour a part, the id below, special ones bold; · is a space."""
     parts = list(dict.fromkeys(part for *_, part in rows))
     colors = dict(zip(parts, ["#e4e4e4", "#b5d9f0", "#f7cfa3"][: len(parts)], strict=True))
@@ -104,6 +104,7 @@ def draw_tokens(rows, special_ids=(), width=64):
     with plt.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=(8.4, 0.42 * (line + 1)))
         axis.set(xlim=(0, width + 12), ylim=(line + 1, 0))
+        axis.set_title(title, x=0, ha="left", fontsize=11, weight="bold")
         axis.axis("off")
         for column, line, cells, shown, number, part in boxes:
             middle = {"x": column + cells / 2 - 0.1, "family": "monospace", "ha": "center", "va": "center"}
