@@ -398,7 +398,7 @@ def test_the_first_tokens_are_curves_and_the_flip_a_band_between_its_two_looks()
     greedy = pd.Series([0.0, 0.0, 0.8, 1.0], steps)
     [axis] = plots.plot_first_token(chances, greedy).axes
     assert [list(line.get_ydata()) for line in axis.lines] == [list(100 * curve) for curve in (*(chances[name] for name in chances), greedy)]
-    assert {"The", "<reasoning>", "other", "greedy replies with working"} <= {text.get_text() for text in axis.texts}
+    assert {"The", "<reasoning>", "other", "greedy replies with working, %"} <= {text.get_text() for text in axis.texts}
     [band] = axis.patches
     assert (band.get_x(), band.get_width()) == (2, 2)
     assert plots.plot_first_token(chances, 0 * greedy).axes[0].patches == []  # never: no band

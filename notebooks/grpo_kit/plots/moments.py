@@ -126,20 +126,19 @@ def plot_first_token(chances, greedy):
     `chances`: DataFrame indexed by step, a column a token, mean probabilities in [0, 1]; `greedy`: Series in [0, 1] with the same index.
     The band lies between the two looks from one to the next of which the greedy share passes one half.
     """
-    curves = {name: (chances[name], color) for name, color in zip(chances, [ORANGE, BLUE, GREY])} | {"greedy replies with working": (greedy, STRIP_INK)}
+    curves = {name: (chances[name], color) for name, color in zip(chances, [ORANGE, BLUE, GREY])} | {"greedy replies with working, %": (greedy, STRIP_INK)}
     flip = int((greedy >= 0.5).to_numpy().argmax())
     with plt.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=(8, 4.2))
         if flip:
             axis.axvspan(*greedy.index[[flip - 1, flip]], color=GREY, alpha=0.2, linewidth=0)
-            axis.text(greedy.index[flip], 4, "  the greedy replies flip", fontsize=10, color=GREY)
         for place, (name, (curve, color)) in enumerate(curves.items()):
             last = name == list(curves)[-1]
             axis.plot(curve.index, 100 * curve, "--" if last else "-", color=color, linewidth=1.5 if last or place == 2 else 3)
             top, early = curve.idxmax(), curve.idxmax() < curve.index[-1] / 2
-            axis.annotate(name, (top, 100 * curve[top]), xytext=(0, -16 if curve[top] > 0.85 and not last else 6), textcoords="offset points",
+            axis.annotate(name, (top, 100 * curve[top]), xytext=(0, -26 if curve[top] > 0.85 and not last else 6), textcoords="offset points",
                           ha="left" if early else "right", color=color, weight="bold")
-        axis.set(title="The likeliest first token changes, and the greedy replies with it", xlabel="training step",
+        axis.set(title="The greedy replies flip (grey band) when another first token takes the lead", xlabel="training step",
                  ylabel="probability of the first token, %", ylim=(-3, 112), yticks=range(0, 101, 20))
     plt.close(figure)
     return figure
