@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from grpo_kit.workshop import aha, aha_results, cells
+from grpo_kit.plots import aha_results
+from grpo_kit.workshop import aha, cells
 from grpo_kit.workshop.step_cost import SEED
 
 
@@ -115,8 +116,8 @@ def test_the_stored_results_say_when_the_readers_training_is_another(tmp_path, c
 
 
 def one(greedy=(0.0, 0.0, 0.75, 1.0), the=(0.75, 0.5, 0.25, 0.0), layout=90.0, lenient=80.0, **more):
-    curves = {way: {"working": list(greedy), "right": list(greedy)} for way in aha_results.WAYS}
-    after = {way + how: {"lenient": lenient, "layout": layout} for way in aha_results.WAYS for how in ("", ", begun")}
+    curves = {way: {"working": list(greedy), "right": list(greedy)} for way in aha_results.BOTH_WAYS}
+    after = {way + how: {"lenient": lenient, "layout": layout} for way in aha_results.BOTH_WAYS for how in ("", ", begun")}
     return {"curves": curves, "moments": [0, 2, 4, 6], "after": after, "cost": {"trained": 2_000_000},
             "first": {"The": list(the), "other": [1 - chance for chance in the]}} | more
 
@@ -127,17 +128,17 @@ def test_where_the_first_token_is_overtaken_and_where_the_greedy_replies_flip():
     without = one()
     del without["first"]
     assert aha_results.overtaken(without) is None
-    counted = one(begins={way: {"The": [4, 4, 1, 0]} for way in aha_results.WAYS})
-    assert aha_results.apart(counted, questions=4) == 0
-    assert aha_results.apart(counted | {"begins": {way: {"The": [4, 1, 1, 0]} for way in aha_results.WAYS}}, questions=4) == 3
+    counted = one(begins={way: {"The": [4, 4, 1, 0]} for way in aha_results.BOTH_WAYS})
+    assert aha_results.opening_gap(counted, questions=4) == 0
+    assert aha_results.opening_gap(counted | {"begins": {way: {"The": [4, 1, 1, 0]} for way in aha_results.BOTH_WAYS}}, questions=4) == 3
 
 
 def test_the_tables_by_kind_leave_out_the_begun_replies_of_trainings_without_the_opening_tag():
     trained = {"3e-4, 96 steps: 1": one(lenient=70.0), "3e-4, 96 steps: 2": one(lenient=60.0, layout=0.0), "1e-4, 96 steps: 1": one(lenient=75.5)}
-    table = aha_results.by_kind(one(lenient=90.0), trained)
+    table = aha_results.right_by_kind(one(lenient=90.0), trained)
     assert aha_results.tagless(trained) == ["3e-4, 96 steps: 2"]
     assert table.loc["3e-4, 96 steps"].tolist() == [2, "2.00", "60.0 to 70.0", "70.0", "60.0 to 70.0", "70.0"]
-    assert table.loc["untrained"].tolist() == ["", "", *["90.0"] * 4] and aha_results.spread([]) == "-"
+    assert table.loc["untrained"].tolist() == ["", "", *["90.0"] * 4] and aha_results.low_to_high([]) == "-"
     assert aha_results.gains(trained, "3e-4, 96 steps", "1e-4, 96 steps", "greedy") == {"1": 5.5}
     assert aha_results.told({"1": 5.0, "2": 7.0}) == "1 +5.0, 2 +7.0; mean +6.0 ± 12.7"
 
@@ -145,7 +146,7 @@ def test_the_tables_by_kind_leave_out_the_begun_replies_of_trainings_without_the
 def test_the_five_seeds_are_dated_between_looks():
     curve = np.r_[np.zeros(6), np.ones(6)].tolist()
     later = np.r_[np.zeros(8), np.ones(4)].tolist()
-    kept = {"moments": list(range(0, 24, 2)), "curves": {way: {"working": curve, "right": later} for way in aha_results.WAYS}}
+    kept = {"moments": list(range(0, 24, 2)), "curves": {way: {"working": curve, "right": later} for way in aha_results.BOTH_WAYS}}
     dates, delays = aha_results.dated({"3e-4: 1": kept, "LoRA: 1": kept}, "3e-4")
-    assert dates.index.tolist() == ["3e-4: 1"] and dates.loc["3e-4: 1", "greedy, working"] == "10 to 12" and delays == {way: [4.0] for way in aha_results.WAYS}
+    assert dates.index.tolist() == ["3e-4: 1"] and dates.loc["3e-4: 1", "greedy, working"] == "10 to 12" and delays == {way: [4.0] for way in aha_results.BOTH_WAYS}
     assert aha_results.looks_taken(kept, "greedy") < 2

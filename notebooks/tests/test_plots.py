@@ -401,7 +401,7 @@ def test_the_first_tokens_are_curves_and_the_flip_a_band_between_its_two_looks()
     assert {"The", "<reasoning>", "other", "greedy replies with working, %"} <= {text.get_text() for text in axis.texts}
     [band] = axis.patches
     assert (band.get_x(), band.get_width()) == (2, 2)
-    assert plots.plot_first_token(chances, 0 * greedy).axes[0].patches == []  # never: no band
+    assert plots.plot_first_token(chances, 0 * greedy).axes[0].patches[:] == []  # never: no band
 
 
 def test_trainings_are_laid_upon_each_other_where_their_greedy_replies_flip():

@@ -113,7 +113,7 @@ def plot_rises(panels):
             axis.set(title=title, xlabel="training step", ylim=(-12 - 9 * len(curves), 104), yticks=range(0, 101, 20))
         for place, name in enumerate(next(iter(panels.values()))):
             axes[0][0].text(0.03, 0.95 - 0.09 * place, name, color=EVENT_COLORS[name], weight="bold", transform=axes[0][0].transAxes, va="top")
-        axes[0][-1].text(0.02, 0.02, "bars: between these looks lies\nthe middle of the rise (95 %)", fontsize=9, color=GREY, transform=axes[0][-1].transAxes, va="bottom")
+        axes[0][-1].text(0.02, 0.02, "bars: where the\nmiddle lies (95 %)", fontsize=9, color=GREY, transform=axes[0][-1].transAxes, va="bottom")
         axes[0][0].set_ylabel("% of the watched questions")
     plt.close(figure)
     return figure

@@ -1,9 +1,6 @@
 """A chapter's own cells, run outside the chapter: how `aha`, `folds` and `prices` train just what the reader sees."""
 
 import json
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 
@@ -22,19 +19,3 @@ def run(notebook, *tags):
     for number, source in tagged(notebook, *tags):
         exec(compile(source, f"{Path(notebook).name}, cell {number}", "exec"), names)
     return names
-
-
-def killed(code, when, wait=0.05):
-    """Runs `code` in a second Python process and kills it as soon as `when()` is true; returns how it ended, -9 for the kill.
-
-    `when` is asked every `wait` seconds. RuntimeError where the process ends by itself before.
-    """
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
-        try:
-            while not when():
-                if child.poll() is not None:
-                    raise RuntimeError(f"The process ended by itself, with {child.returncode}: run its lines in notebooks/ to see why.\n{code}")
-                time.sleep(wait)
-        finally:
-            child.kill()
-    return child.returncode

@@ -1,9 +1,10 @@
 """What the stored trainings of chapter 11 say: they are read from notebooks/results/aha.json, and laid side by side.
 
-A training is a dict as `aha.record` keeps it; its name here is "kind: seed".
+A training is a dict as `grpo_kit.workshop.aha` keeps it; its name here is "kind: seed".
 """
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,19 +12,19 @@ import pandas as pd
 from grpo_kit.measure import over_seeds
 from grpo_kit.training.change_point import find_rise
 from grpo_kit.training.resume import read_log
-from .aha import RESULTS
 
-KINDS = {"full": "3e-4, 32 steps", "slow": "1e-4, 96 steps", "long": "3e-4, 96 steps", "kl": "3e-4, 32 steps, KL", "lora": "LoRA, 32 steps"}
-WAYS = ("sampled", "greedy")
+AHA_FILE = Path(__file__).resolve().parents[2] / "results/aha.json"
+AHA_KINDS = {"full": "3e-4, 32 steps", "slow": "1e-4, 96 steps", "long": "3e-4, 96 steps", "kl": "3e-4, 32 steps, KL", "lora": "LoRA, 32 steps"}
+BOTH_WAYS = ("sampled", "greedy")
 PAID = ("correctness_reward", "format_reward", "tag_reward", "integer_reward")  # the rewards of all of them
 
 
 def kind_of(folder):
-    """Of which stored kind the training in `folder` is, read from its log: one of `KINDS`' texts, or None."""
+    """Of which stored kind the training in `folder` is, read from its log: one of `AHA_KINDS`' texts, or None."""
     last = [line for line in read_log(folder / "log.jsonl") if "reward" in line][-1]
     paid = all(f"rewards/{name}/mean" in last for name in PAID)
     known = {(3e-4, 32): "full", (1e-4, 96): "slow", (3e-4, 96): "long"}
-    return KINDS.get(known.get((last["learning_rate"], last["step"]))) if paid and not last.get("kl") else None
+    return AHA_KINDS.get(known.get((last["learning_rate"], last["step"]))) if paid and not last.get("kl") else None
 
 
 def read_trainings(folder, embedded):
@@ -31,12 +32,12 @@ def read_trainings(folder, embedded):
 
     `folder`: of the reader's training; `embedded`: did it train the embedded model?
     """
-    stored = json.loads(RESULTS.read_text("utf-8"))
+    stored = json.loads(AHA_FILE.read_text("utf-8"))
     base = next(one for one in stored["trainings"] if one["method"] == "none")
-    trained = {f"{KINDS[one['method']]}: {one['seed']}": one for one in stored["trainings"] if one is not base}
+    trained = {f"{AHA_KINDS[one['method']]}: {one['seed']}": one for one in stored["trainings"] if one is not base}
     own = kind_of(folder) if embedded else None
     print(f"{len(trained)} stored trainings of the embedded model, {stored['date']}, {stored['machine']}")
-    print(f"section 4's training is of the kind {own}" if own else "SECTION 4'S TRAINING IS OF NONE OF THESE KINDS: do not compare it with them")
+    print(f"section 4's training is of the kind {own}" if own else "SECTION 4'S TRAINING IS OF NONE OF THESE AHA_KINDS: do not compare it with them")
     return base, trained
 
 
@@ -44,7 +45,7 @@ def panels(trained):
     """{"a look every … steps": {name: DataFrame of the shares with working, a row a look, a column a way}}, for `plot_aligned`."""
     found = {}
     for name, one in trained.items():
-        shares = pd.DataFrame({way: one["curves"][way]["working"] for way in WAYS}, index=one["moments"])
+        shares = pd.DataFrame({way: one["curves"][way]["working"] for way in BOTH_WAYS}, index=one["moments"])
         found.setdefault(f"a look every {one['moments'][1]} steps", {})[name] = shares
     return {f"{title} ({len(those)} trainings)": those for title, those in found.items()}
 
@@ -70,9 +71,9 @@ def overtaken(one):
     return after, float(the[after - 1] * (1 - part) + the[after] * part)
 
 
-def apart(one, questions=48):
+def opening_gap(one, questions=48):
     """How far the number of replies with working is, at most, from the number of those that do not begin with The."""
-    return max(abs(questions * (working - 1) + the) for way in WAYS
+    return max(abs(questions * (working - 1) + the) for way in BOTH_WAYS
                for working, the in zip(one["curves"][way]["working"], one["begins"][way]["The"]))
 
 
@@ -86,30 +87,30 @@ def print_openings(trained):
     crossed = [(overtaken(one)[0], flip_of(one)) for one in trained.values() if overtaken(one)]
     print(f"The is overtaken between the same two looks as the greedy replies flip, in {sum(after == flip for after, flip in crossed)} "
           f"of the {len(crossed)} trainings that logged its probability")
-    print(f"replies with working, less replies that do not begin with The: at most {max(map(apart, trained.values())):.0f} of 48, at any look")
+    print(f"replies with working, less replies that do not begin with The: at most {max(map(opening_gap, trained.values())):.0f} of 48, at any look")
     for name in tagless(trained):
         print(f"no opening tag: {name}, as {trained[name]['replies']['greedy'][0]!r}")
 
 
 def dated(trained, kind):
     """Between which looks working and right rise, a row a training of that kind; and {way: steps from the one to the other, a list}."""
-    dates, delays = {}, {way: [] for way in WAYS}
+    dates, delays = {}, {way: [] for way in BOTH_WAYS}
     for name, one in trained.items():
         if name.startswith(f"{kind}: "):
-            rises = {(way, measure): find_rise(one["moments"], one["curves"][way][measure]) for way in WAYS for measure in ("working", "right")}
+            rises = {(way, measure): find_rise(one["moments"], one["curves"][way][measure]) for way in BOTH_WAYS for measure in ("working", "right")}
             dates[name] = {f"{way}, {measure}": "{} to {}".format(*rise.between(one["moments"])) for (way, measure), rise in rises.items()}
-            for way in WAYS:
+            for way in BOTH_WAYS:
                 delays[way].append(rises[way, "right"].step - rises[way, "working"].step)
     return pd.DataFrame(dates).T, delays
 
 
-def spread(values):
+def low_to_high(values):
     """The lowest and the highest, as text: "73.8 to 90.2"; of one value itself, of none a dash."""
     ends = dict.fromkeys(f"{end:.1f}" for end in (min(values), max(values))) if values else ["-"]
     return " to ".join(ends)
 
 
-def by_kind(base, trained):
+def right_by_kind(base, trained):
     """% right of the test set, a row a kind: a DataFrame of texts. Without an opening tag a training counts only as asked, not begun."""
     rows = {"untrained": [("", base)]}
     for name, one in trained.items():
@@ -118,9 +119,9 @@ def by_kind(base, trained):
     for kind, ones in rows.items():
         table[kind] = {"trainings": "" if kind == "untrained" else len(ones),
                        "million trained": "" if kind == "untrained" else f"{ones[0][1]['cost']['trained'] / 1e6:.2f}"}
-        for way in WAYS:
-            table[kind][way] = spread([one["after"][way]["lenient"] for _, one in ones])
-            table[kind][f"{way}, begun"] = spread([one["after"][f"{way}, begun"]["lenient"] for name, one in ones if name not in without])
+        for way in BOTH_WAYS:
+            table[kind][way] = low_to_high([one["after"][way]["lenient"] for _, one in ones])
+            table[kind][f"{way}, begun"] = low_to_high([one["after"][f"{way}, begun"]["lenient"] for name, one in ones if name not in without])
     return pd.DataFrame(table).T
 
 
@@ -137,12 +138,12 @@ def told(points):
 
 
 def print_expected(base, trained):
-    """Prints what came of the four expectations in the head of `aha`, a line or two each."""
+    """Prints what came of the four expectations in the head of `grpo_kit.workshop.aha`, a line or two each."""
     way = "sampled, begun"
-    print("1.", told(gains(trained, KINDS["long"], KINDS["slow"], way)))
-    falls = [100 * np.array(one["curves"][way]["right"]) for name, one in trained.items() if name.startswith(KINDS["long"]) and way in one["curves"]]
+    print("1.", told(gains(trained, AHA_KINDS["long"], AHA_KINDS["slow"], way)))
+    falls = [100 * np.array(one["curves"][way]["right"]) for name, one in trained.items() if name.startswith(AHA_KINDS["long"]) and way in one["curves"]]
     print("2. right, begun, at the start, lowest, at the end:", ", ".join(f"{curve[0]:.0f} {curve.min():.0f} {curve[-1]:.0f}" for curve in falls))
-    changes = [trained[f"{KINDS[kind]}: 3407"]["after"][way]["lenient"] - base["after"][way]["lenient"] for kind in ("kl", "full", "slow")]
+    changes = [trained[f"{AHA_KINDS[kind]}: 3407"]["after"][way]["lenient"] - base["after"][way]["lenient"] for kind in ("kl", "full", "slow")]
     print("3. points against the untrained model: with KL {:+.1f}, 3e-4 without {:+.1f}, 1e-4 {:+.1f}".format(*changes))
     crossed = [(overtaken(one), flip_of(one)) for one in trained.values() if "first" in one]
     shares = [share for (_, share), _ in crossed]
