@@ -37,7 +37,7 @@ def read_trainings(folder, embedded):
     trained = {f"{AHA_KINDS[one['method']]}: {one['seed']}": one for one in stored["trainings"] if one is not base}
     own = kind_of(folder) if embedded else None
     print(f"{len(trained)} stored trainings of the embedded model, {stored['date']}, {stored['machine']}")
-    print(f"section 4's training is of the kind {own}" if own else "SECTION 4'S TRAINING IS OF NONE OF THESE AHA_KINDS: do not compare it with them")
+    print(f"section 4's training is of the kind {own}" if own else "SECTION 4'S TRAINING IS OF NONE OF THESE KINDS: do not compare it with them")
     return base, trained
 
 
