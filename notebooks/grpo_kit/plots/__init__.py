@@ -1,6 +1,5 @@
 """The pictures and tables a reader looks at; each function gives a Figure or a table to display."""
 
-from . import aha_results
 from .comparing import plot_answers, plot_by_steps, plot_curves, plot_formats, plot_temperatures, plot_trainings
 from .moments import film_frames, film_strip, plot_aligned, plot_first_token, plot_rises
 from .style import BLUE, GREY, STYLE
