@@ -85,7 +85,7 @@ prices: setup ## train from eight seeds with each price list, from three with th
 variants: setup ## train nine variants of GRPO over ten seeds, by Ray, a core each (hours; resumes), for chapter 12
 	@$(FOLDERS); PYTHONPATH=notebooks $(TRAIN) -m grpo_kit.workshop.variants $(ARGS)
 
-tools: setup ## train chapter 13's tool user from different shown rows, three seeds (some 50 minutes; resumes)
+tools: setup ## train chapter 13's tool user from different shown rows, three seeds (some 65 minutes; resumes)
 	@$(FOLDERS); PYTHONPATH=notebooks $(TRAIN) -m grpo_kit.workshop.tools $(ARGS)
 
 scale: setup ## train in one, two and three processes and on two hosts, without a GPU (some 12 minutes; resumes), for chapter 14

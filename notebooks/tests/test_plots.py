@@ -268,6 +268,22 @@ def test_a_log_is_drawn_with_a_panel_a_title_and_a_label_where_there_are_several
     assert figure.axes[0].get_ylim()[1] > 1 and figure.axes[0].get_ylim()[0] == 0  # the higher curve is not cut off
 
 
+class TestTools:
+    """The pictures of chapter 13."""
+
+    def test_each_seed_has_its_marker_and_a_missing_training_none(self):
+        figure = plots.plot_seeds({"large": {"nothing": {1: 0.0, 2: 0.0}, "calls": {2: 40.0}}}, [1, 2], "T")
+        lines = figure.axes[0].lines
+        assert [(line.get_marker(), list(line.get_xdata())) for line in lines] == [("o", [0.0]), ("s", [0.0]), ("s", [40.0])]
+        assert lines[0].get_ydata()[0] != lines[1].get_ydata()[0]  # equal shares do not cover each other
+        assert [text.get_text() for text in figure.legends[0].texts] == ["seed 1", "seed 2"]
+
+    def test_pairs_are_two_bars_with_their_values(self):
+        axis = plots.plot_pairs({"answered": {"seed 1": (5.0, 31.0), "seed 2": (0.0, 16.0)}}, "T").axes[0]
+        assert [bar.get_height() for bar in axis.patches] == [5, 0, 31, 16]
+        assert [text.get_text() for text in axis.texts] == ["5", "0", "31", "16"]
+
+
 class TestBaseAndAdapter:
     """The pictures of chapters 06 and 07."""
 

@@ -16,9 +16,11 @@ from grpo_kit.data.large_sums import large_sums
 from grpo_kit.data.problems import FOLDER
 from grpo_kit.measure import Evaluation
 from grpo_kit.rewards import correctness_reward, format_reward
-from grpo_kit.tools import ENDS, STOPS, Busy, ask_with_calls, asked_again, calculate, shown_calls, shown_solutions, to_dataset, with_calls
+from grpo_kit.tools import (ENDS, STOPS, Busy, ask_with_calls, asked_again, asked_here, calculate, coloured, each, expectations, shown_calls,
+                            shown_solutions, stored, to_dataset, told, with_calls)
 from grpo_kit.tools.calculator import DEPTH, DIGITS, LENGTH, value
 from grpo_kit.tools.calls import READING, _end
+from grpo_kit.tools.expected import checked
 from grpo_kit.workshop import tool_trainings, tools as workshop
 from transformers import AutoTokenizer
 from transformers.utils import get_json_schema
@@ -379,10 +381,73 @@ def test_a_text_copies_a_question_when_all_its_numbers_stand_in_it():
 
 
 def test_the_stored_chapter_is_over_its_bar_and_agrees_with_make_tools():
-    outputs = {cell["id"]: json.dumps(cell.get("outputs")) for cell in json.loads(CHAPTER.read_text("utf-8"))["cells"]}
+    outputs = {cell["id"]: json.dumps(cell.get("outputs"), ensure_ascii=False) for cell in json.loads(CHAPTER.read_text("utf-8"))["cells"]}
     strict = re.search(r"strict: \+([0-9.]+) points, p <0\.001", outputs["tools-bar"])
     assert strict and float(strict[1]) >= 40  # from base to tool user
-    pairs = re.findall(r"ordinary, seed 3407: (\d+) right in this notebook, \[([0-9.]+)\]", outputs["tools-ordinary"])
-    assert len(pairs) == 1 and all(float(here) == float(there) for here, there in pairs)
-    answered = re.findall(r"(?:before|after) +\d+ +\d+ +(\d+)", outputs["tools-37"])
-    assert len(answered) == 4 and all(int(after) >= int(before) + 10 for before, after in zip(answered[::2], answered[1::2]))
+    assert "the stored one of seed 3407 agree on 100 of 100 large sums" in outputs["tools-ordinary"]
+    answered = re.findall(r"(\d+) → (\d+)", outputs["tools-busy"].partition("answered")[2].partition("twice")[0])
+    assert len(answered) == 3 and all(int(after) >= int(before) + 10 for before, after in answered)
+
+
+# --- what `make tools` stored, as the chapter reads it ------------------------------------------------------------------
+
+
+def figures_of(strict, **more):
+    return {"strict": strict, "lenient": strict + 1, "called": 90.0, "refused": 7.0, "right": "01", **more}
+
+
+def report_of(tmp_path):
+    busy = {"twice": "11", "same": "10", "answered": "10", "right": "10", "stop": "03"}
+    runs = [
+        {"calls": 0, "solutions": 0, "ordinary": 0, "SFT": 0, "GRPO": 16, "seed": 1, "agree": [1.0],
+         "results": {"base": {name: figures_of(3.0) for name in ("large sums", "ordinary")}, "GRPO": {name: figures_of(3.0) for name in ("large sums", "ordinary")}}},
+        {"calls": 200, "solutions": 0, "ordinary": 200, "SFT": 500, "GRPO": 32, "seed": 1, "agree": [0.25, 0.75],
+         "results": {"SFT": {name: figures_of(48.0) for name in ("large sums", "ordinary")}, "GRPO": {name: figures_of(56.0) for name in ("large sums", "ordinary")}}},
+        {"calls": 200, "solutions": 0, "ordinary": 200, "SFT": 500, "GRPO": 0, "more SFT": 400, "Busy": 24, "seed": 1, "agree": [0.5],
+         "results": {"SFT": {name: figures_of(48.0, ends={"right": 48}) for name in ("large sums", "ordinary")} | {"busy": busy},
+                     "more SFT": {name: figures_of(49.0) for name in ("large sums", "ordinary")}}},
+        {"calls": 50, "solutions": 0, "ordinary": 0, "SFT": 70, "GRPO": 0, "seed": 1,
+         "results": {"SFT": {name: figures_of(4.0) for name in ("large sums", "ordinary")}}}]
+    file = tmp_path / "tools.json"
+    file.write_text(json.dumps({"machine": "M", "command": "make tools", "runs": [run | {"cpu seconds": 30, "date": "D"} for run in runs]}))
+    return file
+
+
+def test_stored_trainings_have_a_row_for_each_stage_and_none_twice(tmp_path, capsys):
+    rows = stored(report_of(tmp_path))
+    assert capsys.readouterr().out == "4 trainings by `make tools`, 2 minutes of processor time; M; D\n"
+    assert rows[["shown", "stage", "steps"]].apply(tuple, axis=1).tolist() == [
+        ("nothing", "SFT", 0), ("nothing", "practice", 16), ("200 calls + 200 ordinary", "practice", 32), ("200 calls + 200 ordinary", "SFT", 500),
+        ("200 calls + 200 ordinary", "more SFT", 400), ("50 calls, few steps", "SFT", 70)]
+    known = rows.iloc[3]  # of two lines with this SFT, the one that was asked with the busy calculator
+    assert known[["large", "ordinary last", "ordinary refused", "twice", "same", "answered", "busy right", "in the layout"]].tolist() == [48, 49, 7, 2, 1, 1, 1, 1]
+    assert rows["agree"][2] == 0.5 and rows["agree"].isna().sum() == 4
+
+
+def test_numbers_of_several_trainings_are_one_text():
+    assert each([48.0, float("nan"), 37.6]) == "48, -, 38"
+
+
+def test_what_is_asked_here_is_counted_as_what_is_stored():
+    plain = Evaluation(pd.DataFrame({"strict": [True, False]}))
+    busy = Evaluation(pd.DataFrame({"strict": [False, False], "calls": [2, 1], "failed": [1, 1], "stop": ["in the layout", "cut off"],
+                                    "asked": [[{"expression": "1"}] * 2, [{"expression": "1"}]]}))
+    assert asked_here(plain, plain, busy) == {"large": 50, "ordinary": 50, "twice": 50, "same": 50, "answered": 50, "busy right": 0, "in the layout": 50}
+
+
+def test_a_conversation_is_told_a_line_a_turn():
+    rows = pd.DataFrame({"conversation": ["Solve steps: 1 + 1<|im_end|>\n<|im_start|>tool\n2<|im_end|>\n<|im_start|>assistant\n2<|im_end|>"]})
+    assert told(Evaluation(rows), [{"question": "Q?", "answer": "2"}], 0) == "Q?   [2]\n   Solve steps: 1 + 1\n   tool\n   2\n   assistant\n   2"
+
+
+def test_the_stored_expectations_are_judged_by_the_stored_figures():
+    found = checked(stored(CHAPTER.parent / "results/tools.json"), {"answered": 31.0, "busy right": 14.0})
+    judged = {wanted: (measured, bool(true)) for wanted, measured, true in found}
+    assert judged["200 sums worked out without a call: fewer than 5 of 100 large sums right"] == ("0, 0, 0", True)
+    assert judged["busy calculator, this notebook's practice: at least 20 answered; at least 15 right"] == ("31 answered; 14 right", False)
+    assert "yes" in expectations(stored(CHAPTER.parent / "results/tools.json"), {"answered": 31.0, "busy right": 14.0}).data
+
+
+def test_what_counts_is_blue_and_the_rest_grey(tokenizer, capsys):
+    text = coloured(tokenizer, tokenizer("12 < 13", add_special_tokens=False)["input_ids"][:2], [1, 0]).data
+    assert text.count("#0072b2") == text.count("#e4e4e4") == 1 and capsys.readouterr().out == "1 of 2 tokens count in the loss\n"

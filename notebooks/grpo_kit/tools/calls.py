@@ -138,7 +138,7 @@ def ask_with_calls(model, dataset, tokenizer, sampling_params, tools=(), lora_re
             calls = [] if talk["cut"] else reply.get("tool_calls") or []
             talk["calling"] = bool(calls)
             if calls and talk["tools"] and turn + 1 < turns:
-                talk["ids"] += _answered(tokenizer, [_run(call["function"], talk) for call in calls])
+                talk["ids"] += tool_tokens(tokenizer, [_run(call["function"], talk) for call in calls])
                 params[one].max_tokens = sampling_params.max_tokens - len(talk["ids"]) + len(prompts[one])
                 talk["cut"] = params[one].max_tokens <= 0
                 calling += [] if talk["cut"] else [one]
@@ -198,8 +198,11 @@ def _run(function, talk):
     return {"role": "tool", "name": function["name"], "content": str(result)}
 
 
-def _answered(tokenizer, messages):
-    """The tokens between a call's end and the next reply's beginning, as TRL's trainer finds them: the difference of two chats."""
+def tool_tokens(tokenizer, messages):
+    """The tokens between a call's end and the next reply's beginning: the tool's words and their frame; a list of ids.
+
+    `messages`: one for each result, {"role": "tool", "name": ..., "content": ...}. Found as TRL's trainer finds them: the difference of two chats.
+    """
     dummy = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "", "tool_calls": [
         {"type": "function", "function": {"name": messages[0]["name"], "arguments": {}}}]}]
     before = tokenizer.apply_chat_template(dummy, tokenize=True, return_dict=False)

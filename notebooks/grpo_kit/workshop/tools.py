@@ -13,7 +13,9 @@ Expected of the chapter's own practice with the busy calculator, before it ran: 
 Expected of FURTHER, before it ran: (7) 400 more SFT steps, about the time of 32 steps of practice, gain fewer large sums than practice's
 mean of 11.3, on average over the seeds, and at most 5 ordinary problems are gained or lost from each; (8) after 24 steps with the busy
 calculator at least 80 of 100 conversations call twice, at least 15 more are answered and at least 10 more right, from both seeds, and
-the second call is a larger share of the time the first one again. Of FURTHER only the first training has run so far.
+the second call is a larger share of the time the first one again. Expected of the control last of FURTHER, before it ran: (9) shown 200
+ordinary problems alone, for as many steps, the mean of right ordinary ones comes within 5 points of calls and ordinary ones together,
+fewer than 5 of 100 large sums are right, and no reply calls.
 
 Before, between and after, each model is asked the large sums and the ordinary test problems, sampled at temperature 1, the
 calculator at hand.
@@ -45,7 +47,8 @@ PARTS = ("calls", "solutions", "ordinary", "SFT", "GRPO", "more SFT", "Busy")  #
 PLANS = [(0, 0, 0, 0, 1), (200, 0, 0, 1, 1), (50, 0, 0, 1, 1), (0, 200, 0, 1, 0), (200, 0, 200, 2, 2), (50, 0, 0, 1, 2), (50, 0, 0, 0.28, 0)]
 MORE, BUSY = 400, 24  # steps: SFT on the same rows once more, and practice with the busy calculator; each from the adapter after SFT
 FURTHER = [((200, 0, 200, 2, 0, MORE, BUSY), SEED + 1), ((200, 0, 200, 2, 0, MORE, BUSY), SEED + 2),  # (plan, seed)
-           ((200, 0, 200, 2, 0, MORE, 0), SEED)]  # the chapter itself practises with Busy from the first seed
+           ((200, 0, 200, 2, 0, MORE, 0), SEED),  # the chapter itself practises with Busy from the first seed
+           *[((0, 0, 200, 2, 0, 0, 0), seed) for seed in range(SEED, SEED + SEEDS)]]
 
 
 def fingerprint_of(settings):
