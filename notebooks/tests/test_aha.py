@@ -137,10 +137,10 @@ def test_the_tables_by_kind_leave_out_the_begun_replies_of_trainings_without_the
     trained = {"3e-4, 96 steps: 1": one(lenient=70.0), "3e-4, 96 steps: 2": one(lenient=60.0, layout=0.0), "1e-4, 96 steps: 1": one(lenient=75.5)}
     table = aha_results.right_by_kind(one(lenient=90.0), trained)
     assert aha_results.tagless(trained) == ["3e-4, 96 steps: 2"]
-    assert table.loc["3e-4, 96 steps"].tolist() == [2, "2.00", "60.0 to 70.0", "70.0", "60.0 to 70.0", "70.0"]
+    assert table.loc["3e-4, 96 steps"].tolist() == ["2 (1)", "2.00", "60.0 to 70.0", "70.0", "60.0 to 70.0", "70.0"]
     assert table.loc["untrained"].tolist() == ["", "", *["90.0"] * 4] and aha_results.low_to_high([]) == "-"
     assert aha_results.gains(trained, "3e-4, 96 steps", "1e-4, 96 steps", "greedy") == {"1": 5.5}
-    assert aha_results.told({"1": 5.0, "2": 7.0}) == "1 +5.0, 2 +7.0; mean +6.0 ± 12.7"
+    assert aha_results.told({"1": 5.0, "2": 7.0}) == "1 +5.0, 2 +7.0"
 
 
 def test_the_five_seeds_are_dated_between_looks():
@@ -149,4 +149,7 @@ def test_the_five_seeds_are_dated_between_looks():
     kept = {"moments": list(range(0, 24, 2)), "curves": {way: {"working": curve, "right": later} for way in aha_results.BOTH_WAYS}}
     dates, delays = aha_results.dated({"3e-4: 1": kept, "LoRA: 1": kept}, "3e-4")
     assert dates.index.tolist() == ["3e-4: 1"] and dates.loc["3e-4: 1", "greedy, working"] == "10 to 12" and delays == {way: [4.0] for way in aha_results.BOTH_WAYS}
-    assert aha_results.looks_taken(kept, "greedy") < 2
+    assert aha_results.steps_taken(kept, "greedy") == "<4"
+    slow = kept | {"curves": {way: {"working": np.linspace(0, 1, 12).tolist()} for way in aha_results.BOTH_WAYS}, "after": {"sampled": {"layout": 90.0}}}
+    table = aha_results.rise_table({"3e-4: 1": slow, "3e-4: 2": kept | {"after": {"sampled": {"layout": 0.0}}}})
+    assert table.loc["3e-4", "a look every"] == 2 and table.loc["3e-4", "greedy"].endswith(" <4*") and int(table.loc["3e-4", "sampled"].split()[0]) > 4

@@ -418,6 +418,16 @@ def test_the_first_tokens_are_curves_and_the_flip_a_band_between_its_two_looks()
     [band] = axis.patches
     assert (band.get_x(), band.get_width()) == (2, 2)
     assert plots.plot_first_token(chances, 0 * greedy).axes[0].patches[:] == []  # never: no band
+    [axis] = plots.plot_first_token(chances, greedy, {"The": pd.DataFrame({"low": chances["The"] - 0.1, "high": chances["The"] + 0.1})}).axes
+    [pale] = axis.collections
+    assert pale.get_paths()[0].get_extents().extents.tolist() == pytest.approx([0, 0, 6, 80])
+
+
+def test_the_begun_and_the_asked_replies_are_two_curves_named_where_they_start():
+    asked, begun = pd.Series([0.25, 0.5, 0.75], [0, 2, 4]), pd.Series([0.9, 0.6, 0.8], [0, 2, 4])
+    [axis] = plots.plot_begun({"as asked": asked, "begun": begun}, "it falls").axes
+    assert [list(line.get_ydata()) for line in axis.lines] == [list(100 * asked), list(100 * begun)]
+    assert [(text.get_text(), text.xy) for text in axis.texts] == [("as asked", (0, 25.0)), ("begun", (0, 90.0))]
 
 
 def test_trainings_are_laid_upon_each_other_where_their_greedy_replies_flip():
@@ -427,3 +437,5 @@ def test_trainings_are_laid_upon_each_other_where_their_greedy_replies_flip():
     assert [list(line.get_xdata()) for line in curves] == [[-6, 0, 6, 12]] * 2 + [[-18, -12, -6, 0]] * 2
     assert [line.get_color() for line in curves] == [BLUE, style.ORANGE] * 2 and [line.get_linestyle() for line in curves] == ["-", "-", "--", "--"]
     assert list(half.get_ydata()) == [50, 50]
+    noted = plots.plot_aligned({"a": {"b": late}}, title="a jump", note="dashed: so")
+    assert noted.get_suptitle() == "a jump" and "dashed: so" in [text.get_text() for text in noted.axes[0].texts]

@@ -14,7 +14,7 @@ from grpo_kit.training.change_point import find_rise
 from grpo_kit.training.resume import read_log
 
 AHA_FILE = Path(__file__).resolve().parents[2] / "results/aha.json"
-AHA_KINDS = {"full": "3e-4, 32 steps", "slow": "1e-4, 96 steps", "long": "3e-4, 96 steps", "kl": "3e-4, 32 steps, KL", "lora": "LoRA, 32 steps"}
+AHA_KINDS = {"full": "3e-4, 32 steps", "slow": "1e-4, 96 steps", "long": "3e-4, 96 steps", "kl": "3e-4, 32 steps, KL", "lora": "LoRA 1.5e-3, 32 steps"}
 BOTH_WAYS = ("sampled", "greedy")
 PAID = ("correctness_reward", "format_reward", "tag_reward", "integer_reward")  # the rewards of all of them
 
@@ -36,7 +36,8 @@ def read_trainings(folder, embedded):
     base = next(one for one in stored["trainings"] if one["method"] == "none")
     trained = {f"{AHA_KINDS[one['method']]}: {one['seed']}": one for one in stored["trainings"] if one is not base}
     own = kind_of(folder) if embedded else None
-    print(f"{len(trained)} stored trainings of the embedded model, {stored['date']}, {stored['machine']}")
+    minutes = sum(sum(one["seconds"]) for one in trained.values()) / 60
+    print(f"{len(trained)} stored trainings of the embedded model, {minutes:.0f} minutes of steps, {stored['date']}, {stored['machine']}")
     print(f"section 4's training is of the kind {own}" if own else "SECTION 4'S TRAINING IS OF NONE OF THESE KINDS: do not compare it with them")
     return base, trained
 
@@ -77,9 +78,20 @@ def opening_gap(one, questions=48):
                for working, the in zip(one["curves"][way]["working"], one["begins"][way]["The"]))
 
 
-def looks_taken(one, way):
-    """How many looks lie between a tenth and nine tenths of the rise of working, in the fitted slope."""
-    return find_rise(one["moments"], one["curves"][way]["working"]).takes[0] / one["moments"][1]
+def steps_taken(one, way):
+    """How many steps lie between a tenth and nine tenths of the rise of working, in the fitted slope, as text; "<4" if under two looks of 2 steps."""
+    gap, steps = one["moments"][1], find_rise(one["moments"], one["curves"][way]["working"]).takes[0]
+    return f"<{2 * gap}" if steps < 2 * gap else f"{steps:.0f}"
+
+
+def rise_table(trained):
+    """How many steps the rise of working takes, a row a kind, a training after the other: a DataFrame of texts; * leaves out the opening tag."""
+    rows, without = {}, tagless(trained)
+    for name, one in trained.items():
+        row = rows.setdefault(name.partition(": ")[0], {"a look every": one["moments"][1]} | dict.fromkeys(BOTH_WAYS, ""))
+        for way in BOTH_WAYS:
+            row[way] += " " * bool(row[way]) + steps_taken(one, way) + "*" * (name in without)
+    return pd.DataFrame(rows).T
 
 
 def print_openings(trained):
@@ -87,7 +99,8 @@ def print_openings(trained):
     crossed = [(overtaken(one)[0], flip_of(one)) for one in trained.values() if overtaken(one)]
     print(f"The is overtaken between the same two looks as the greedy replies flip, in {sum(after == flip for after, flip in crossed)} "
           f"of the {len(crossed)} trainings that logged its probability")
-    print(f"replies with working, less replies that do not begin with The: at most {max(map(opening_gap, trained.values())):.0f} of 48, at any look")
+    print("the number of replies with working, and of replies that do not begin with The, differ by at most "
+          f"{max(map(opening_gap, trained.values())):.0f} of 48, at any look")
     for name in tagless(trained):
         print(f"no opening tag: {name}, as {trained[name]['replies']['greedy'][0]!r}")
 
@@ -111,13 +124,13 @@ def low_to_high(values):
 
 
 def right_by_kind(base, trained):
-    """% right of the test set, a row a kind: a DataFrame of texts. Without an opening tag a training counts only as asked, not begun."""
+    """% right of the test set, a row a kind: a DataFrame of texts. Without an opening tag a training counts only as asked, not begun; in brackets: how many count begun."""
     rows = {"untrained": [("", base)]}
     for name, one in trained.items():
         rows.setdefault(name.partition(":")[0], []).append((name, one))
     without, table = tagless(trained), {}
     for kind, ones in rows.items():
-        table[kind] = {"trainings": "" if kind == "untrained" else len(ones),
+        table[kind] = {"trainings": "" if kind == "untrained" else f"{len(ones)} ({sum(name not in without for name, _ in ones)})",
                        "million trained": "" if kind == "untrained" else f"{ones[0][1]['cost']['trained'] / 1e6:.2f}"}
         for way in BOTH_WAYS:
             table[kind][way] = low_to_high([one["after"][way]["lenient"] for _, one in ones])
@@ -132,19 +145,19 @@ def gains(trained, first, second, way):
 
 
 def told(points):
-    """{seed: points} as a line, with the mean and its 95 % interval."""
-    mean, half = over_seeds(list(points.values()))
-    return ", ".join(f"{seed} {gain:+.1f}" for seed, gain in points.items()) + f"; mean {mean:+.1f} ± {half:.1f}"
+    """{seed: points} as a line."""
+    return ", ".join(f"{seed} {gain:+.1f}" for seed, gain in points.items())
 
 
 def print_expected(base, trained):
     """Prints what came of the four expectations in the head of `grpo_kit.workshop.aha`, a line or two each."""
     way = "sampled, begun"
-    print("1.", told(gains(trained, AHA_KINDS["long"], AHA_KINDS["slow"], way)))
+    found = gains(trained, AHA_KINDS["long"], AHA_KINDS["slow"], way)
+    print("1.", told(found) + "; mean {:+.1f} ± {:.1f}".format(*over_seeds(list(found.values()))))
     falls = [100 * np.array(one["curves"][way]["right"]) for name, one in trained.items() if name.startswith(AHA_KINDS["long"]) and way in one["curves"]]
-    print("2. right, begun, at the start, lowest, at the end:", ", ".join(f"{curve[0]:.0f} {curve.min():.0f} {curve[-1]:.0f}" for curve in falls))
+    print("2. % of the 48 watched questions right, at the start, lowest, at the end:", ", ".join(f"{curve[0]:.0f} {curve.min():.0f} {curve[-1]:.0f}" for curve in falls))
     changes = [trained[f"{AHA_KINDS[kind]}: 3407"]["after"][way]["lenient"] - base["after"][way]["lenient"] for kind in ("kl", "full", "slow")]
-    print("3. points against the untrained model: with KL {:+.1f}, 3e-4 without {:+.1f}, 1e-4 {:+.1f}".format(*changes))
+    print("3. points of % right, less the untrained model's: with KL {:+.1f}, 3e-4 without {:+.1f}, 1e-4 {:+.1f}".format(*changes))
     crossed = [(overtaken(one), flip_of(one)) for one in trained.values() if "first" in one]
     shares = [share for (_, share), _ in crossed]
     print(f"4. the same two looks in {sum(after == flip for (after, _), flip in crossed)} of {len(crossed)}, at {min(shares):.2f} to {max(shares):.2f}")

@@ -120,11 +120,12 @@ def plot_rises(panels):
 
 
 @readable
-def plot_first_token(chances, greedy):
+def plot_first_token(chances, greedy, ranges=None):
     """How likely each first token of a reply is over a training, and how many greedy replies have working: a Figure.
 
     `chances`: DataFrame indexed by step, a column a token, mean probabilities in [0, 1]; `greedy`: Series in [0, 1] with the same index.
-    The band lies between the two looks from one to the next of which the greedy share passes one half.
+    The grey band lies between the two looks from one to the next of which the greedy share passes one half. `ranges`: {token:
+    DataFrame with the columns "low" and "high"}, in [0, 1], drawn as a pale band around the token's curve.
     """
     curves = {name: (chances[name], color) for name, color in zip(chances, [ORANGE, BLUE, GREY])} | {"greedy replies with working, %": (greedy, STRIP_INK)}
     flip = int((greedy >= 0.5).to_numpy().argmax())
@@ -135,6 +136,8 @@ def plot_first_token(chances, greedy):
         for place, (name, (curve, color)) in enumerate(curves.items()):
             last = name == list(curves)[-1]
             axis.plot(curve.index, 100 * curve, "--" if last else "-", color=color, linewidth=1.5 if last or place == 2 else 3)
+            if name in (ranges or {}):
+                axis.fill_between(curve.index, 100 * ranges[name]["low"], 100 * ranges[name]["high"], color=color, alpha=0.25, linewidth=0)
             top, early = curve.idxmax(), curve.idxmax() < curve.index[-1] / 2
             axis.annotate(name, (top, 100 * curve[top]), xytext=(0, -26 if curve[top] > 0.85 and not last else 6), textcoords="offset points",
                           ha="left" if early else "right", color=color, weight="bold")
@@ -145,25 +148,43 @@ def plot_first_token(chances, greedy):
 
 
 @readable
-def plot_aligned(panels, dashed=()):
+def plot_aligned(panels, dashed=(), title="", note=""):
     """Shares with working, sampled and greedy, of several trainings, laid upon each other where the greedy share passes one half: a Figure.
 
     `panels`: {title: {name: DataFrame with the columns "sampled" and "greedy", shares in [0, 1], indexed by step}}. The trainings
-    named in `dashed` are drawn so. Step 0 is the first look at which half of the greedy replies have working.
+    named in `dashed` are drawn so, which `note` explains in the picture; `title` stands above. Step 0 is the first look at which half of the greedy replies have working.
     """
     colors = {"sampled": BLUE, "greedy": ORANGE}
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, len(panels), figsize=(4.6 * len(panels), 3.4), sharey=True, squeeze=False)
-        for axis, (title, trainings) in zip(axes[0], panels.items()):
+        figure, axes = plt.subplots(1, len(panels), figsize=(4.6 * len(panels), 3.7), sharey=True, squeeze=False)
+        figure.suptitle(title or None, fontsize=11, x=0.01, ha="left")
+        for axis, (panel, trainings) in zip(axes[0], panels.items()):
             for name, shares in trainings.items():
                 steps = shares.index - shares.index[int((shares["greedy"] >= 0.5).to_numpy().argmax())]
                 for way, color in colors.items():
                     axis.plot(steps, 100 * shares[way], "--" if name in dashed else "-", color=color, linewidth=1.2, alpha=0.7)
             reach = 8 * (shares.index[1] - shares.index[0])
             axis.axhline(50, color=GREY, linewidth=0.8)
-            axis.set(title=title, xlabel="steps since the greedy replies flipped", xlim=(-reach, reach), ylim=(-3, 103), yticks=range(0, 101, 25))
+            axis.set(title=panel, xlabel="steps since the greedy replies flipped", xlim=(-reach, reach), ylim=(-3, 103), yticks=range(0, 101, 25))
         for place, (way, color) in enumerate(colors.items()):
             axes[0][0].text(0.03, 0.95 - 0.1 * place, way, color=color, weight="bold", transform=axes[0][0].transAxes, va="top")
+        axes[0][-1].text(0.97, 0.06, note, color=GREY, fontsize=9, transform=axes[0][-1].transAxes, ha="right")
         axes[0][0].set_ylabel("% with working")
+    plt.close(figure)
+    return figure
+
+
+@readable
+def plot_begun(curves, title):
+    """Shares of right replies over a training, as asked and begun, labelled at their first look: a Figure.
+
+    `curves`: {label: Series of shares in [0, 1], indexed by step}, at most two.
+    """
+    with plt.rc_context(STYLE):
+        figure, axis = plt.subplots(figsize=(6, 3.2))
+        for (name, curve), color in zip(curves.items(), (BLUE, ORANGE)):
+            axis.plot(curve.index, 100 * curve, ".-", color=color, linewidth=2)
+            axis.annotate(name, (curve.index[0], 100 * curve.iloc[0]), xytext=(0, 8), textcoords="offset points", color=color, weight="bold")
+        axis.set(title=title, xlabel="training step", ylabel="% of the watched questions right", ylim=(0, 104), yticks=range(0, 101, 20))
     plt.close(figure)
     return figure
