@@ -78,7 +78,7 @@ evidence: setup ## on a GPU: two Qwen2.5 on GSM8K, whole test set before and aft
 controls: setup ## train again from other seeds and with other rewards (an hour or two; resumes), for chapter 06
 	@$(FOLDERS); PYTHONPATH=notebooks $(TRAIN) -m grpo_kit.workshop.controls $(ARGS)
 
-prices: setup ## train from eight seeds with each price list, from three with the mended recipe (some 45 minutes; resumes), for chapter 10
+prices: setup ## train from eight seeds with each price list and with the mended recipe (about an hour; resumes), for chapter 10
 	@$(FOLDERS); PYTHONPATH=notebooks $(TRAIN) -m grpo_kit.workshop.prices $(ARGS)
 
 # make variants ARGS="--minutes 60": begin none after that; ARGS="--address HOST:PORT": on a Ray cluster that is running.

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from accelerate.commands.launch import launch_command_parser
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from trl.cli.commands.training import TrainingCommand
 
-from grpo_kit.training.launch_files import ON_A_CPU, dry_run, read_command, read_file, read_server, read_training
+from grpo_kit.machine.sharding import Choice
+from grpo_kit.training.launch_files import ON_A_CPU, against_plan, dry_run, read_command, read_file, read_server, read_training
 
 NOTEBOOKS = Path(__file__).resolve().parents[1]
 LAUNCH = NOTEBOOKS / "launch"
@@ -82,6 +83,15 @@ def test_the_line_for_shares_over_two_hosts_is_taken_and_waits_for_no_server():
     assert read_command(words).num_processes == 16 and words[words.index("--vllm_mode") + 1] == "colocate"
 
 
+def test_accelerate_reads_the_chapters_line_for_hybrid_shards(tmp_path):
+    text = "".join("".join(cell["source"]) for cell in json.loads((NOTEBOOKS / "14_scale_out.ipynb").read_text("utf-8"))["cells"])
+    file = tmp_path / "hybrid.yaml"
+    file.write_text((NOTEBOOKS / "launch/accelerate/fsdp2.yaml").read_text() + re.search(r"`(parallelism_config: \{.*?\})`", text)[1])
+    words = ["--config_file", str(file), "--num_machines", "2", "--num_processes", "16", "--machine_rank", "0", "--main_process_ip", "10.0.0.1", "x.py"]
+    found, *_ = _validate_launch_command(launch_command_parser().parse_args(words))
+    assert found.use_parallelism_config and (found.parallelism_config_dp_replicate_size, found.parallelism_config_dp_shard_size) == (2, 8)
+
+
 def test_a_job_whose_gpus_all_train_needs_no_server_or_one_elsewhere():
     job = "MACHINES=launch/accelerate/fsdp2.yaml CONFIG=launch/full.yaml {} --max_steps 5"
     for script in ("sbatch --nodes=2 launch/slurm.sh", "bash launch/hosts.sh 2 0 10.0.0.1"):
@@ -131,6 +141,28 @@ def test_the_line_for_two_gpus_is_taken():
     read = read_command("accelerate launch --config_file launch/accelerate/one_host.yaml --num_processes 2 "
                         "launch/train.py --config launch/lora.yaml --max_steps 5 --output_dir outputs/14_scale_out/gpus")
     assert read.num_processes == 2 and read.training_script == "launch/train.py"
+
+
+LINE = ("accelerate launch --config_file launch/accelerate/fsdp2.yaml --num_processes {} \\\n    launch/train.py --config launch/full.yaml "
+        "--vllm_mode colocate --vllm_enable_sleep_mode true --vllm_gpu_memory_utilization {}")
+
+
+@pytest.mark.parametrize("processes, share, choice, said", [
+    (2, 0.25, Choice("FSDP", {}, {"engine": 20e9, "weights, moments": 30e9}, batch=8), "needs 0.20 of a GPU, gets 0.25, has room for 0.70"),
+    (2, 0.25, Choice("FSDP", {}, {"engine": 20e9}, batch=4), "add --per_device_train_batch_size 4 --gradient_accumulation_steps 8"),
+    (3, 0.25, Choice("FSDP", {}, {"engine": 20e9}, batch=8), "2 of the 2 GPUs train, the line starts 3 processes"),
+    (2, 0.10, Choice("FSDP", {}, {"engine": 20e9}, batch=8), "needs 0.20 of a GPU and has room for 1.00, the line gives it 0.10"),
+    (1, 0.25, Choice("disaggregated", {}, {"engine": 20e9}, served=1, batch=8), "1 of the GPUs for the engine, 1 train"),
+    (2, 0.25, Choice("QLoRA", {}, {}), "The plan says: QLoRA"),
+])
+def test_a_line_is_held_against_the_plan(processes, share, choice, said):
+    try:
+        answer = against_plan(LINE.format(processes, share), choice, 2, 100e9)
+        assert "needs 0.20 of a GPU, gets" in said or "for the engine" in said
+    except ValueError as error:
+        answer = str(error)
+        assert "gets" not in said and "for the engine" not in said
+    assert said in answer
 
 
 def test_a_script_that_fails_says_so(tmp_path):

@@ -131,35 +131,31 @@ def test_the_stored_result_is_whole_and_comes_from_these_cells():
 def test_the_mended_recipe_is_stored_from_these_cells():
     stored = json.loads(prices.RESULTS.read_text("utf-8"))
     both = [source for _, source in cells.tagged(prices.CHAPTER, prices.TAG, prices.MENDED)]
-    assert len(both) == len(SOURCES) + 3 and any("def exact_layout" in source for source in both)
+    assert len(both) == len(SOURCES) + 1 and any("def exact_layout" in source for source in both)
     assert stored["mended code"] == prices.code_hash(both), "the chapter's cells have changed since: run `make prices`"
-    assert [(one["price"], one["seed"]) for one in stored["mended"]] == [(prices.MENDED, seed) for seed in stored["seeds"][: prices.MENDED_SEEDS]]
+    assert [(one["price"], one["seed"]) for one in stored["mended"]] == [(prices.MENDED, seed) for seed in prices.MENDED_SEEDS]
     assert stored["prices"].keys() == {*prices.LISTS, prices.MENDED}
-    for one in [stored["untrained"], *stored["mended"]]:
-        assert len(one["in the layout"]) == stored["questions"] and one["fresh"].keys() == stored["mended"][0]["after"].keys()
-        assert [sum(column) for column in zip(*one["in the layout"])] == one["kinds"]["in the layout"]
-    assert all("exact_layout" in one["curves"] for one in stored["mended"])
+    assert [run["price"] for run in stored["stairs"]["runs"]] == ["stairs"] * 4 and "def opened" in stored["stairs"]["rewards"]
+    assert all({"exact_layout", "right_in_layout"} <= one["curves"].keys() for one in stored["mended"])
+    assert all({"no opening tag", "second reasoning"} <= one.keys() for one in stored["mended"])
 
 
-def test_a_closer_look_asks_other_questions_and_gives_the_test_set_back():
-    import pandas as pd
-    from datasets import Dataset
+def test_the_mended_recipe_pays_the_whole_and_nothing_less():
+    from grpo_kit.rewards import completion_text, parse_number
 
-    everything = Dataset.from_list([{"question": str(number)} for number in range(5)])
-    names = {"test": everything.take(2), "make_rows": lambda split: everything, "sampled": lambda times: times}
-    asked = []
-    names["measure"] = lambda: asked.append(list(names["test"]["question"]))
-    names["shares"] = lambda evaluations: {"lenient, greedy": 50.0}
-    names["by_kind"] = lambda times: {"in the layout": pd.DataFrame({"replies": [times, 0], "right": [1, 0]})}
-    assert prices.looked_closer(names, 3) == {"fresh": {"lenient, greedy": 50.0}, "kinds": {"in the layout": [3, 1]}, "in the layout": [[3, 1], [0, 0]]}
-    assert asked == [["2", "3", "4"]] and list(names["test"]["question"]) == ["0", "1"]
-
-
-def test_the_mended_recipe_has_its_own_rewards(monkeypatch):
-    monkeypatch.setattr(prices, "record", lambda names, price, seed, **changes: {"price": price} | changes)
-    monkeypatch.setattr(prices, "looked_closer", lambda names, times: {"times": times})
-    got = prices.record_mended({"exact_number": "number", "exact_layout": "layout"}, "mended", 1)
-    assert got == {"price": "mended", "rewards": ["number", "layout"], "times": 3}
+    [source] = [source for _, source in cells.tagged(prices.CHAPTER, prices.MENDED)]
+    names = {"re": re, "completion_text": completion_text, "parse_number": parse_number, "PRICES": {}}
+    exec(source, names)
+    right = "<reasoning>\n5 - 3 = 2\n</reasoning>\n<answer>\n2\n</answer>"
+    whole = [right, right + "\n", right.replace("\n2\n", "\n 2.0 \n")]
+    wrong = [right.replace("\n2\n", "\n12\n"), right.replace("\n2\n", "\n2 or 3\n")]
+    broken = ["<reasoning>\n2", right + " Done.", right.replace("5 - 3", "</reasoning> 5 - 3"), right.replace("5 - 3 = 2", ""), "<reasoning>\n" + right,
+              "Well: " + right, right.replace("<reasoning>\n", ""), right.replace("</answer>", ""), right.replace("\n2\n", "\n \n"), "2", ""]
+    for text in [*whole, *wrong, *broken]:
+        completions = [[{"role": "assistant", "content": text}]]
+        assert names["exact_layout"](completions=completions, answer=["2"]) == [float(text not in broken)], text
+        assert names["right_in_layout"](completions=completions, answer=["2"]) == [float(text in whole)], text
+    assert len(names["PRICES"]["mended"]) == len(names["mended_funcs"]) and sum(names["PRICES"]["mended"]) == 7
 
 
 def test_the_stand_in_for_the_kernel_gives_log_probabilities_and_their_gradients():

@@ -11,10 +11,10 @@ from transformers import Qwen2Config
 from grpo_kit.data.parquet import write_parquet
 from grpo_kit.machine.memory import count_parameters, frozen_bytes
 from grpo_kit.machine.profile import PROFILES
-from grpo_kit.machine.sharding import choose, engine_bytes, training_bytes
+from grpo_kit.machine.sharding import choose, engine_bytes, least_cards, training_bytes
 from grpo_kit.machine.step_time import CARDS
 from grpo_kit.machine.workers import Worker, calibrate, gpu_worker
-from grpo_kit.plots.scaling import WAYS_TO_SHARE, plot_choice, plot_step_seconds, plot_ways
+from grpo_kit.plots.scaling import WAY_COLORS, WAYS_TO_SHARE, plot_choice, plot_ways
 from grpo_kit.rewards.verl import compute_score
 from grpo_kit.training import launch
 from grpo_kit.workshop import scale
@@ -127,17 +127,22 @@ def test_what_to_take_follows_the_memory():
         assert (most <= 0.9 * memory) == (found.way != "does not fit")
 
 
-def test_the_least_number_of_gpus_of_a_row_stands_before_it():
-    panels, least = dict.fromkeys("abcd", [[0, 2, 3], [3, 2, 2], [0, 0, 0]]), dict.fromkeys("abcd", [3, 1, None])
-    figure = plot_choice(panels, ["1B", "2B", "3B"], [1, 4, 8], {0: "does not fit", 2: "DDP", 3: "FSDP"}, least)
-    for axis in figure.axes:
+def test_the_least_number_of_gpus_is_the_first_that_fits():
+    seven = Qwen2Config(vocab_size=151936, hidden_size=3584, intermediate_size=18944, num_hidden_layers=28, num_attention_heads=28, num_key_value_heads=4)
+    profile = replace(PROFILES["80gb"], per_device_train_batch_size=8, gradient_accumulation_steps=4, standby=True)
+    cards, found = least_cards(seven, profile, 80e9, everything=True)
+    assert cards > 1 and found == choose(seven, profile, 80e9, cards, everything=True)
+    assert choose(seven, profile, 80e9, cards - 1, everything=True).way == "does not fit"
+    assert least_cards(seven, profile, 24e9, everything=True, most=2) is None
+    assert least_cards(SMALL, profile, 24e9) == (1, choose(SMALL, profile, 24e9, 1))
+
+
+def test_the_least_number_of_gpus_of_a_row_stands_before_it_in_the_colour_of_its_way():
+    rows = {"1B": (["does not fit", "DDP", "FSDP"], (3, "disaggregated")), "2B": (["FSDP", "DDP", "DDP"], (1, "FSDP")), "3B": (["does not fit"] * 3, None)}
+    for axis in plot_choice(dict.fromkeys("abcd", rows), [1, 4, 8]).axes:
         assert [(text.get_text(), *text.get_position()) for text in axis.texts if text.get_text() != "–"] == [("3", 0, 0), ("1", 0, 1), ("none", 0, 2)]
-
-
-def test_a_line_of_step_seconds_goes_through_the_means_of_one_number_of_processes():
-    [axis] = plot_step_seconds({"1 x 8": [1.0, 3.0], "2 x 8": [2.0], "1 x 24": [5.0]}).axes
-    lines = {line.get_label(): list(zip(*line.get_data())) for line in axis.lines if not line.get_label().startswith("_")}
-    assert lines == {"1 process": [(8, 2.0), (24, 5.0)], "2 processes": [(16, 2.0)]}
+        assert [list(WAY_COLORS)[way] for way in axis.images[0].get_array()[:, 0]] == ["disaggregated", "FSDP", "does not fit"]
+        assert sum(text.get_text() == "–" for text in axis.texts) == 4
 
 
 def test_a_finished_run_is_run_again_with_other_settings(tmp_path, monkeypatch):
@@ -175,9 +180,9 @@ def test_threads_and_processes_are_compared_on_the_same_number_of_completions(mo
 def test_the_states_are_held_exactly_as_often_as_the_way_says():
     for name, (gpus, _) in WAYS_TO_SHARE.items():
         times = {quarter: sum(quarter in states for states, _ in gpus) for quarter in "0123"}
-        assert set(times.values()) == {{"DDP": 4, "HSDP": 2}.get(name, 1)}
+        assert set(times.values()) == {{"DDP": 4}.get(name, 1)}
         assert all(sum(quarter in engine for _, engine in gpus) > 0 for quarter in "0123")
-    assert [axis.get_title().strip() or axis.get_title(loc="left").strip() for axis in plot_ways().axes] == list(WAYS_TO_SHARE)
+    assert [axis.get_title().strip() or axis.get_title(loc="left").strip() for axis in plot_ways().axes[:5]] == list(WAYS_TO_SHARE)
 
 
 def test_each_process_is_watched_until_it_ends():

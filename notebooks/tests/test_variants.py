@@ -10,6 +10,7 @@ import pytest
 from datasets import Dataset
 from trl import GRPOConfig
 
+from grpo_kit.measure import sweep
 from grpo_kit.plots import variants as plots
 from grpo_kit.training.variants import GENERATIONS, KNOWN, METHODS, TRIES, clipped_share, curve_of, ordered, variant_settings
 from grpo_kit.workshop import variants
@@ -131,6 +132,22 @@ def test_the_log_is_read_once_a_generation():
     assert clipped_share([{"cispo_clip_ratio": 0.2}]) == 0.2
 
 
+def test_a_sweeps_file_becomes_a_table_and_a_training_that_is_missing_is_named(tmp_path):
+    asked = {split: {way: {"strict": strict, "lenient": 50.0, "layout": 1.0, "writes steps": 2.0, "tokens": 3.0} for way in ("sampled", "greedy")}
+             for split, strict in (("test", 40.0), ("held_out", 20.0))}
+    begun = dict(zip(variants.NAMES, ("main", "GRPO", 1, 3e-3, 2, "full", "any")))
+    lines = [begun | {"stage": "difficulty", "right": [1]}, line(begun, 0.25) | {"results": asked, "clipped": 0.5},
+             line(begun | {"seed": 1}) | {"results": asked}, line(begun | {"stage": "rate"})]
+    file = tmp_path / "runs.jsonl"
+    file.write_text("".join(json.dumps(one) + "\n" for one in lines))
+    runs = sweep.read_sweep(file)
+    found = sweep.choose(runs, stage="main", method="GRPO", updates=1)
+    assert list(found.index) == [1, 2] and list(found["strict"]) == [30, 30] and list(found["end"]) == [50, 25] and found.loc[2, "clipped"] == 50
+    assert len(runs) == 3 and np.isnan(sweep.choose(runs, stage="rate")["strict"].iloc[0]) and len(found.loc[1, "curve"]) == 40
+    with pytest.raises(LookupError, match="DAPO.*make variants"):
+        sweep.choose(runs, stage="main", method="DAPO")
+
+
 def test_the_chapters_claims_are_asserted_for_the_file_that_stands_here():
     """The claims cell knows it by this hash; another file there would only be told what is not true of it."""
     notebooks = Path(variants.NOTEBOOKS)
@@ -139,46 +156,34 @@ def test_the_chapters_claims_are_asserted_for_the_file_that_stands_here():
     assert sum(f'== "{found}"' in cell for cell in cells) == 1
 
 
-def curves(*ends):
-    return {method: 100 * np.linspace(0, end, 40)[None] for method, end in zip(METHODS, ends)}
-
-
-def test_each_method_has_a_panel_with_the_median_and_the_middle_half_and_the_regime_a_colour():
-    regimes = {"one": {"GRPO": np.array([[0.0, 0, 60], [0, 60, 60], [0, 60, 120]])}, "four": curves(0.5, 0.9)}
-    figure = plots.plot_learning(regimes, 32, "%")
-    grpo, gspo, unused = figure.axes
-    assert [axis.get_title("left") for axis in figure.axes if axis.get_visible()] == ["GRPO", "GSPO"]
-    assert list(grpo.lines[0].get_ydata()) == [0, 30, 40] and list(grpo.lines[0].get_xdata()) == [32, 64, 96]
-    assert grpo.collections[0].get_paths()[0].vertices[:, 1].max() == 50  # between 40 and 60
-    assert [line.get_color() for line in grpo.lines] == [plots.BLUE, plots.ORANGE] and gspo.lines[0].get_color() == plots.ORANGE
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["one", "four"]
-
-
-def test_the_reference_is_dashed_in_every_panel_but_its_own():
-    figure = plots.plot_learning({"one": curves(0.5, 0.9, 0.7)}, 32, "%", reference="GRPO")
-    dashed = [[line for line in axis.lines if line.get_linestyle() == "--"] for axis in figure.axes[:3]]
-    assert [len(found) for found in dashed] == [0, 1, 1]
-    assert list(dashed[1][0].get_ydata()) == list(figure.axes[0].lines[-1].get_ydata())
+def test_the_last_curve_is_dashed_and_names_stand_where_lines_end():
+    [axis] = plots.plot_curves({"GRPO": [0, 30, 60, 90], "GSPO": [0, 30, 60, 90], "DAPO": [0, 0, 0, 30]}, 32, "a title").axes
+    assert list(axis.lines[0].get_ydata()) == [0, 15, 30, 60] and list(axis.lines[0].get_xdata()) == [32, 64, 96, 128]
+    assert [line.get_linestyle() for line in axis.lines] == ["-", "-", "--"]
+    labels = {text.get_text(): (text.xy[1], text.get_position()[1], text.get_color()) for text in axis.texts}
+    assert labels["DAPO (dashed)"][:2] == (10, 0) and labels["GRPO"][0] == labels["GSPO"][0] == 60
+    assert labels["GRPO"][1] > labels["GSPO"][1]  # one above the other, each in the colour of its line
+    assert [label[2] for label in labels.values()] == [axis.lines[place].get_color() for place in map(["GRPO", "GSPO", "DAPO (dashed)"].index, labels)]
 
 
 def test_differences_stand_in_a_row_each_and_a_verdict_has_its_colour():
-    found = {"one": {"GRPO": (1.0, 2.0), "CISPO": (-8.0, 2.0), "DAPO": (-8.0, 9.0)}, "four": {"GRPO": (0.5, 1.0)}}
-    verdicts = {"one": {"GRPO": "equal", "CISPO": "apart", "DAPO": "cannot be told"}, "four": {"GRPO": "equal"}}
-    seeds = {title: {method: [-9.0, -7.0] for method in rows} for title, rows in found.items()}
-    figure = plots.plot_differences(found, "TRL's default", verdicts, 5, seeds)
+    seeds = [-9.0, -7.0, -70.0]
+    found = {"one": {"GRPO": (seeds, 1.0, 2.0, "equal"), "CISPO": (seeds, -8.0, 2.0, "lower"), "DAPO": (seeds, -8.0, 9.0, "open")},
+             "four": {"GRPO": (seeds, 0.5, 1.0, "equal")}}
+    figure = plots.plot_differences(found, "TRL's default", 5)
     one, four = figure.axes
     dots = [line for line in one.lines if line.get_marker() == "o"]
     assert [(*dot.get_xdata(), dot.get_markerfacecolor()) for dot in dots] == [(1.0, plots.BLUE), (-8.0, plots.ORANGE), (-8.0, "white")]
     assert [label.get_text() for label in one.get_yticklabels()] == ["GRPO", "CISPO", "DAPO"] and len(four.collections) >= 1
     assert [list(line.get_xdata()) for line in one.lines if line.get_marker() == "."] == [[-9.0, -7.0]] * 3
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == list(plots.VERDICTS)
+    assert [text.get_text() for text in one.texts] == ["← -70"] * 3 and one.get_xlim()[0] == -20  # a seed far out does not stretch the axis
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["lower", "equal", "open"]
 
 
-def test_a_seed_that_never_reaches_the_bar_is_counted_and_has_a_cross():
+def test_a_seed_that_never_reaches_the_bar_is_counted_and_has_no_dot():
     never = float("inf")
-    [axis] = plots.plot_choice({"one": {"GRPO": ([640.0, never, never], 15.0), "DAPO": ([320.0, 640.0, 640.0], 64.0)}}).axes
+    [axis] = plots.plot_choice({"one": {"GRPO": [640.0, never, never], "DAPO": [320.0, 640.0, 640.0]}}, 56.2).axes
     dots = [list(line.get_xdata()) for line in axis.lines if line.get_marker() == "o"]
     assert dots == [[640.0], [320.0, 640.0, 640.0]]
-    assert [len(line.get_xdata()) for line in axis.lines if line.get_marker() == "x"] == [1, 0]
     assert [list(line.get_xdata()) for line in axis.lines if line.get_marker() == "None"] == [[640.0, 640.0]]  # the one median
-    assert [text.get_text() for text in axis.texts] == ["1 of 3 seeds; 15 % at the end", "3 of 3 seeds; 64 % at the end"]
+    assert [text.get_text() for text in axis.texts] == ["1 of 3 reach it", "3 of 3 reach it"] and "56 %" in axis.get_xlabel()

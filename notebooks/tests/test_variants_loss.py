@@ -107,6 +107,17 @@ def test_dapo_leaves_out_what_was_cut_off_and_the_groups_that_agree(scored):
     assert scored["GRPO"][1]["completion_mask"][0].any()
 
 
+def test_dapos_upper_bound_acts_once_a_token_has_moved_far_enough(trainings, scored):
+    trainer, batch = scored["DAPO"]
+    assert trainer.epsilon_high == 0.28
+    published, narrow = [], []
+    for found, bound in [(published, 0.28), (narrow, 0.2)]:
+        trainer.epsilon_high = bound
+        found += [gradient(trainings, trainer, batch, True, size) for size in (0.1, 0.2, 0.3, 0.5, 0.7)]
+    trainer.epsilon_high = 0.28
+    assert any((one - other).norm() > 0.01 * one.norm() for one, other in zip(published, narrow))
+
+
 def test_on_a_gpu_unsloths_function_gives_the_same_loss_and_gradient(trainings, scored):
     from unsloth_zoo.rl_replacements import grpo_compute_loss
 

@@ -10,12 +10,11 @@ from typing import NamedTuple
 from .memory import ADAM, RUNTIME, activation_bytes, count_parameters, frozen_bytes, kv_bytes, logits_bytes, memory_plan, verdict
 
 USABLE = 0.9  # a plan above this share of a card is too close to say
-NUMBERS = {"does not fit": 0, "QLoRA": 1, "DDP": 2, "FSDP": 3, "FSDP + TP": 4, "disaggregated": 5}  # what `choose` answers
 _known = {}  # what takes its time: a model is built on paper for it
 
 
 class Choice(NamedTuple):
-    """A way (a key of `NUMBERS`) and what the fullest card holds: `training`, {item: bytes} while it trains; `writing`, {item: bytes}
+    """A way ("does not fit", or one of `choose`) and what the fullest card holds: `training`, {item: bytes} while it trains; `writing`, {item: bytes}
     while the engine writes; `served`: how many cards the engine has for itself; `split`: over how many training cards it is spread;
     `batch`: completions a card trains on at a time."""
 
@@ -104,3 +103,11 @@ def choose(config, profile, memory, cards, everything=False, gradients_stay=Fals
         if verdict(plan, config, sized, memory) == "fits":
             return Choice("QLoRA", plan["training"].to_dict(), plan["sampling"].to_dict(), batch=sized.per_device_train_batch_size)
     return next(candidates("FSDP", config, smaller[-1], count, cards, everything, gradients_stay))._replace(way="does not fit")
+
+
+def least_cards(config, profile, memory, everything=False, gradients_stay=False, most=64):
+    """(cards, `Choice`) of the least number of cards, of 1 to `most`, that `choose` finds a way for; None where there is none."""
+    for cards in range(1, most + 1):
+        found = choose(config, profile, memory, cards, everything, gradients_stay)
+        if found.way != "does not fit":
+            return cards, found

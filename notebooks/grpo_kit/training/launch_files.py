@@ -105,6 +105,31 @@ def read_command(line):
     return found
 
 
+def against_plan(typed, choice, cards, memory):
+    """What the parsers read of `typed` beside the plan's `Choice` for so many GPUs of `memory` bytes: a sentence.
+
+    `typed`: commands of a terminal, an empty line between two; the last one trains. ValueError, with what to change, where they disagree.
+    """
+    if choice.way in ("does not fit", "QLoRA"):
+        raise ValueError(f"The plan says: {choice.way}. No file of launch/ is for that.")
+    for line in typed.strip().split("\n\n"):
+        read = read_command(line.replace("\\\n", " "))
+    trained = read_training(*trained_with(read.training_script_args))[1]
+    trains, own = cards - choice.served, trained.per_device_train_batch_size * trained.gradient_accumulation_steps
+    if read.num_processes != trains:
+        raise ValueError(f"The plan lets {trains} of the {cards} GPUs train, the line starts {read.num_processes} processes: change --num_processes.")
+    if trained.per_device_train_batch_size != choice.batch:
+        raise ValueError(f"The plan trains {choice.batch} completions at a time, the line {trained.per_device_train_batch_size}: add "
+                         f"--per_device_train_batch_size {choice.batch} --gradient_accumulation_steps {own // choice.batch}")
+    if choice.served:
+        return f"{choice.served} of the GPUs for the engine, {trains} train"
+    needs, gets = choice.writing["engine"] / memory, trained.vllm_gpu_memory_utilization
+    room = 1 - sum(choice.writing.values()) / memory + needs
+    if not needs <= gets <= room:
+        raise ValueError(f"The engine needs {needs:.2f} of a GPU and has room for {room:.2f}, the line gives it {gets:.2f}: change --vllm_gpu_memory_utilization.")
+    return f"the engine needs {needs:.2f} of a GPU, gets {gets:.2f}, has room for {room:.2f}"
+
+
 def trained_with(words):
     """The words of a training script, its YAML first and in notebooks/."""
     place = words.index("--config")

@@ -4,11 +4,15 @@ Expected of *even*, the list added last, when one of its eight seeds (3407) had 
 numbers comes within 5 points of right-first's; (2) it is above layout-first's from at least seven seeds; (3) at most one of its
 trainings doubles a tag in more than half of its replies.
 
-Expected of *mended*, section 9's recipe, when two of its seeds had been seen (3407 keeps the layout, 3409 loses the opening tag):
-(1) greedily its mean share of right last numbers comes within 5 points of even's; (2) no training doubles a tag in more than two
-replies of 200; (3) one to three of the eight lose the layout: greedily fewer than a tenth of the replies keep it; (4) of the sampled
-replies in the layout a smaller share is right than untrained on the same questions, from every seed that keeps it; (5) on 200
-questions asked of no training before, the mean share of right last numbers differs by at most 3 points from the test set's.
+Expected of *mended*, which pays all 7 points for being right in the exact layout and nothing for less, when none of its trainings
+had been seen: (1) no training loses the opening tag: from every seed at most a tenth of the greedy replies lack it; (2) from at least
+seven of eight seeds at least four fifths of the greedy replies keep the layout; (3) greedily its mean share of right last numbers
+comes within 5 points of even's; (4) no training doubles a tag in more than two of 200 sampled replies; (5) asked greedily with its
+reply begun by `<reasoning>`, the untrained model comes within 5 points of mended's mean share of right last numbers.
+
+Settled before: *stairs* (1 point for the opening tag, 1 for the exact layout, 5 for being right in it) was expected to keep the layout
+from seven of eight seeds, and was given up after four: 3408 to 3410 kept it, 3407 learned to write the opening tag and no more. And
+3.5 points for the number, 3.5 for the layout and none for the tag kept the layout from 3407 and 3408 and lost the tag from 3409.
 
 Nothing is written twice: the notebook's cells tagged "prices" are run here as they stand, up to `train` and `measure`, and for
 the mended recipe those tagged "mended". A finished training is a file of notebooks/outputs/prices/, written whole, and not run
@@ -35,8 +39,9 @@ from .step_cost import ROOT, SEED
 
 CHAPTER, TAG, MENDED = NOTEBOOKS / "10_grpo_without_vllm.ipynb", "prices", "mended"
 FOLDER, RESULTS = NOTEBOOKS / "outputs/prices", NOTEBOOKS / "results/prices.json"
-LISTS, SEEDS, MENDED_SEEDS = ["layout-first", "even", "right-first"], 8, 3
-CURVES = {name: f"rewards/{name}/mean" for name in ("full_pattern", "exact_layout", "lenient_accuracy", "apart")} | {"one_kind": "frac_reward_zero_std"}
+LISTS, SEEDS = ["layout-first", "even", "right-first"], 8
+MENDED_SEEDS = [3407, 3408, 3409, 3410, 3411, 3412, 3413, 3414]
+CURVES = {name: f"rewards/{name}/mean" for name in ("full_pattern", "exact_layout", "right_in_layout", "lenient_accuracy", "apart")} | {"one_kind": "frac_reward_zero_std"}
 KEPT = 4  # replies of each way of asking
 PACKAGES = ["torch", "transformers", "peft", "trl"]
 
@@ -68,24 +73,6 @@ def record(names, price, seed, **changes):
     return {"price": price, "seed": seed, "after": names["shares"](evaluations), "paid": paid, "second reasoning": twice,
             "no opening tag": unopened, "curves": curves,
             "replies": {way: evaluation.rows["text"].head(KEPT).tolist() for way, evaluation in evaluations.items()}}
-
-
-def looked_closer(names, times):
-    """What the adapter does with the questions after the test set, and what kinds of reply it gives when sampled `times` times."""
-    test = names["test"]
-    names["test"] = names["make_rows"]("test").skip(len(test))
-    try:
-        fresh = names["shares"](names["measure"]())
-    finally:
-        names["test"] = test
-    counts = names["by_kind"](names["sampled"](times))
-    return {"fresh": fresh, "kinds": {name: each.sum().tolist() for name, each in counts.items()},  # [replies, right]
-            "in the layout": counts["in the layout"].to_numpy().tolist()}  # the same for each question
-
-
-def record_mended(names, price, seed):
-    """`record` for the mended recipe, with its own rewards and a closer look."""
-    return record(names, price, seed, rewards=[names["exact_number"], names["exact_layout"]]) | looked_closer(names, 3)
 
 
 def finished(file, kind):
@@ -142,11 +129,12 @@ def main():
     model = fingerprint(names["profile"].model)
     kind, mended_kind = ({"code": code_hash(source for _, source in cells.tagged(CHAPTER, *tags)), "model": model} for tags in ([TAG], [TAG, MENDED]))
     seeds = [SEED + number for number in range(options.seeds)]
+    mended_seeds = [seed for seed in MENDED_SEEDS if seed in seeds]
     jobs = [(price, seed) for seed in seeds for price in LISTS]
     train_left(jobs, FOLDER, kind, lambda price, seed: record(names, price, seed))
-    train_left([(MENDED, seed) for seed in seeds[:MENDED_SEEDS]], FOLDER, mended_kind, lambda price, seed: record_mended(names, price, seed))
+    train_left([(MENDED, seed) for seed in mended_seeds], FOLDER, mended_kind, lambda price, seed: record(names, price, seed, rewards=names["mended_funcs"]))
     runs = [finished(FOLDER / f"{price}_{seed}.json", kind) for price in LISTS for seed in seeds]
-    mended = [finished(FOLDER / f"{MENDED}_{seed}.json", mended_kind) for seed in seeds[:MENDED_SEEDS]]
+    mended = [finished(FOLDER / f"{MENDED}_{seed}.json", mended_kind) for seed in mended_seeds]
     if left := [*runs, *mended].count(None):
         return print(f"{left} trainings are left, in other processes or none: the same command goes on.")
     print(f"\n{table(runs)}")
@@ -156,9 +144,10 @@ def main():
     write(results, {"machine": machine, "threads": names["torch"].get_num_threads(), "date": datetime.date.today().isoformat(),
                     "command": "python -m grpo_kit.workshop.prices", "versions": {name: metadata.version(name) for name in PACKAGES},
                     "profile": names["profile"].name, "seeds": seeds, **kind, "prices": names["PRICES"],
-                    "questions": len(names["test"]), "untrained": names["shares"](names["measure"]()) | looked_closer(names, 10),
+                    "questions": len(names["test"]), "untrained": names["shares"](names["measure"]()),
                     "runs": [{name: run[name] for name in run if name not in kind} for run in runs],
-                    "mended code": mended_kind["code"], "mended": [{name: run[name] for name in run if name not in kind} for run in mended]})
+                    "mended code": mended_kind["code"], "mended": [{name: run[name] for name in run if name not in kind} for run in mended],
+                    "stairs": json.loads(RESULTS.read_text("utf-8"))["stairs"]})  # as it was: the chapter holds its recipe no more
     print(f"\nsaved as {results.relative_to(ROOT)}")
 
 

@@ -1,0 +1,77 @@
+"""Chapter 10's stored trainings: a row for each price list and seed, and the picture of them."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from .style import GREY, STYLE, readable
+
+LAST = 5  # steps whose mean reward stands for the end of a training
+
+
+def price_runs(runs):
+    """A DataFrame with a row for each stored training, by (price, seed).
+
+    `runs`: dicts as `make prices` stores them. Columns: `reward` (points, the mean of the last five steps), and in % of the test
+    questions, asked greedily: `right` (the last number), `layout` (kept), `doubled` (a second `<reasoning>`), `unopened` (none; NaN
+    for both where they were not counted); `reply`: of the stored greedy replies the first that has not one `<reasoning>`, else the first
+    of all; empty where none was kept.
+    """
+    rows = {}
+    for run in runs:
+        replies = run.get("replies", {}).get("greedy", [""])
+        rows[run["price"], run["seed"]] = {
+            "reward": np.mean(run["curves"]["reward"][-LAST:]),
+            "right": run["after"]["lenient, greedy"],
+            "layout": run["after"]["layout, greedy"],
+            "doubled": run.get("second reasoning", {}).get("greedy", np.nan),
+            "unopened": run.get("no opening tag", {}).get("greedy", np.nan),
+            "reply": next((text for text in replies if text.count("<reasoning>") != 1), replies[0]),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+@readable
+def plot_reward_and_right(logs, colors, titles):
+    """Two panels, the reward and being right (in %) by training step, a curve for each of `logs`: a Figure.
+
+    `logs`: {price: the trainer's log entries with a reward}; `colors`: {price: colour}; `titles`: the panels' titles. A point is
+    the mean of the last five steps; a curve carries its name behind the last step, where the axis ends.
+    """
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(1, 2, figsize=(9, 3.4))
+        plt.close(figure)
+        for axis, key, factor, title in zip(axes, ("reward", "rewards/lenient_accuracy/mean"), (1, 100), titles):
+            for price, steps in logs.items():
+                curve = factor * pd.Series([step[key] for step in steps], index=range(1, len(steps) + 1)).rolling(LAST, min_periods=1).mean()
+                axis.plot(curve, color=colors.get(price, GREY), lw=2.5, clip_on=False)
+                offset = (5, 7) if price == next(iter(logs)) and key == "reward" else (5, -5 if key == "reward" else 0)  # ends may meet
+                axis.annotate(price, (len(steps), curve.iloc[-1]), offset, textcoords="offset points", va="center", color=colors.get(price, GREY))
+            axis.set(title=title, xlabel=f"training step (mean of the last {LAST})", ylim=(0, None), xlim=(1, len(steps)))
+    return figure
+
+
+@readable
+def plot_price_runs(table, colors, titles, start):
+    """A panel for each column of `titles` ({column: title}), a row for each seed, a dot for each of its trainings: a Figure.
+
+    `table` as `price_runs` gives it, in %; `colors`: {price: colour}; `start`: {column: the untrained model's figure}, a broken line.
+    A thin line joins a seed's dots, which stand below each other in the order of `colors`.
+    """
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(1, len(titles), figsize=(5.2 * len(titles), 4.4), sharey=True, squeeze=False)
+        plt.close(figure)
+        for axis, (column, title) in zip(axes[0], titles.items()):
+            each = table[column].astype(float).unstack(level=0)[list(colors)]  # a row for each seed, a column for each list
+            heights = np.arange(len(each))[:, None] + np.linspace(-0.22, 0.22, len(colors))
+            axis.plot(each.to_numpy().T, heights.T, color=GREY, alpha=0.5, lw=1.2)
+            for place, (price, color) in enumerate(colors.items()):
+                axis.plot(each[price], heights[:, place], "o", color=color, ms=7, label=price, clip_on=False)
+            axis.axvline(start[column], color=GREY, ls="--", lw=1.2)
+            axis.text(start[column] + 2, -0.75, "untrained", va="center", fontsize=9, color=GREY)
+            axis.set(title=title, xlabel="% of the test questions, greedy", xlim=(-2, 100), ylim=(len(each) - 0.5, -1.1))
+            axis.set_yticks(range(len(each)), each.index)
+            axis.grid(axis="y", visible=False)
+        axes[0][0].set(ylabel="seed")
+        axes[0][0].legend(loc="upper left", bbox_to_anchor=(0.1, 0.93), frameon=False, labelcolor="linecolor", handletextpad=0)
+    return figure
