@@ -18,7 +18,7 @@ import grpo_kit
 from grpo_kit import plots
 from grpo_kit.measure.score import MEASURES, Evaluation
 from grpo_kit.plots import style
-from grpo_kit.plots import BLUE, completions_table, draw_tokens, plot_bars, plot_levels, plot_parts, plot_planned, plot_shares, plot_training
+from grpo_kit.plots import BLUE, completions_table, draw_tokens, plot_bars, plot_levels, plot_parts, plot_shares, plot_training
 
 
 def log(step, **more):
@@ -229,13 +229,6 @@ def test_parts_are_laid_end_to_end_and_named_once():
     assert [bar.get_label() for bar in limited.containers] == ["y"]  # a part that no bar has is not named
 
 
-def test_plan_and_run_stand_in_one_row():
-    axis = plot_planned({"a": (2.0, 1.0), "b": (3.0, 3.5)}, "T", "GB").axes[0]
-    planned, measured = axis.lines
-    assert (list(planned.get_xdata()), list(measured.get_xdata())) == ([2.0, 3.0], [1.0, 3.5])
-    assert [tick.get_text() for tick in axis.get_yticklabels()] == ["a", "b"] and axis.get_xlim()[1] > 3.5
-
-
 def test_bars_carry_their_numbers_and_the_chosen_one_its_colour():
     figure = plot_bars({"a": 2.0, "b": 1.0}, "T", "%", chosen="b")
     assert words(figure) == ["2.0", "1.0"]
@@ -257,6 +250,10 @@ def test_every_token_has_a_box_its_text_and_its_id():
     figure = draw_tokens([(4, "<s>", "system"), (7, " two\n", "system"), (8, "x", "user"), (9, "y", "generation prompt")], [4])
     assert words(figure)[:4] == ["<s>", "4", "·two↵", "7"] and len(figure.axes[0].patches) == 4
     assert figure.axes[0].texts[0].get_weight() == "bold" and figure.axes[0].texts[2].get_weight() == "normal"
+    two = draw_tokens([(8, "x", "prompt"), (9, "y", "reply")])  # fewer parts than colours are fine, more are not
+    assert [text.get_text() for text in two.axes[0].texts][-2:] == ["prompt", "reply"]
+    with pytest.raises(ValueError):
+        draw_tokens([(number, "x", str(number)) for number in range(4)])
 
 
 def test_a_log_is_drawn_with_a_panel_a_title_and_a_label_where_there_are_several():
@@ -282,6 +279,10 @@ class TestTools:
         axis = plots.plot_pairs({"answered": {"seed 1": (5.0, 31.0), "seed 2": (0.0, 16.0)}}, "T").axes[0]
         assert [bar.get_height() for bar in axis.patches] == [5, 0, 31, 16]
         assert [text.get_text() for text in axis.texts] == ["5", "0", "31", "16"]
+
+    def test_each_panel_of_pairs_has_a_scale_of_its_own(self):
+        small, large = plots.plot_pairs({"right": {"seed 1": (1.0, 10.0)}, "layout": {"seed 1": (50.0, 32.0)}}, "T", columns=2).axes
+        assert 10 < small.get_ylim()[1] < 20 and 50 < large.get_ylim()[1] < 100
 
 
 class TestBaseAndAdapter:
@@ -428,3 +429,30 @@ def test_the_price_has_a_dot_as_asked_a_ring_begun_and_a_line_to_the_base_for_ea
     assert [list(line.get_xdata()) for line in losses] == [[75, 91], [87, 91]] and min(figure.axes[1].get_xlim()) < 70
     assert [[text.get_text() for text in axis.texts] for axis in figure.axes] == [["a note"], []]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["untrained, reply begun", "trained, as asked", "trained, reply begun"]
+
+
+def test_two_losses_with_their_epochs_and_the_step_that_is_kept():
+    training, validation = pd.Series({5: 2.0, 10: 1.0}), pd.Series({0: 2.5, 5: 1.5, 10: 1.7})
+    figure = plots.plot_losses(training, validation, 5, "a title", [pd.Series({0: 2.4, 5: 1.9, 15: 1.6})], epoch=5)
+    shown = {text.get_text().strip() for text in figure.axes[0].texts}
+    assert titles(figure) == ["a title"] and shown == {"validation", "training", "kept", "epoch 1", "epoch 2", "epoch 3"}
+    lowest = {(float(x), float(y)) for line in figure.axes[0].lines if line.get_color() == style.ORANGE for x, y in [*zip(line.get_xdata(), line.get_ydata())]}
+    assert lowest == {(5.0, 1.5), (15.0, 1.6)}
+
+
+def test_marks_have_a_bar_for_each_way_and_a_circle_for_each_training():
+    figure = plots.plot_marks({"opens": {"before": [(1, 4), (2, 4)], "after": [(4, 4), (3, 4)]}, "right": {"after": [(1, 2), (0, 2)]}}, "a title", "after")
+    opens, right = figure.axes
+    assert titles(figure) == ["opens", "right"] and [bar.get_width() for bar in opens.patches] == [37.5, 87.5]
+    assert [text.get_text() for text in opens.texts] == ["3 of 8", "7 of 8"] and [text.get_text() for text in right.texts] == ["1 of 4", "does not apply"]
+    assert right.patches[0].get_y() == opens.patches[1].get_y() and right.patches[0].get_facecolor() == to_rgba(BLUE)
+    assert [list(line.get_xdata()) for line in opens.lines] == [[25, 50], [100, 75]]
+
+
+def test_stages_have_a_line_through_the_means_and_a_dot_for_each_seed():
+    figure = plots.plot_stages({"easy": {"greedy": [[1], [2, 4]], "sampled": [[0], [1, 1]]}}, ["before", "after"], "a title", "right, %")
+    [axis] = figure.axes
+    means = [list(line.get_ydata()) for line in axis.lines if line.get_marker() == "None"]
+    dots = [list(line.get_ydata()) for line in axis.lines if line.get_marker() == "o"]
+    assert means == [[1, 3], [0, 1]] and dots == [[1], [2, 4], [0], [1, 1]]
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["before", "after"]
