@@ -6,12 +6,13 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+import torch
 from huggingface_hub import constants
 
 from grpo_kit.machine import checkup
 from grpo_kit.machine.profile import PROFILES
 
-GPU = "Tesla T4, 15360 MiB, 14913 MiB, {}, {}\n"
+GPU = "Tesla T4, 15360, {}, {}\n"
 
 
 def answering(monkeypatch, text):
@@ -20,12 +21,27 @@ def answering(monkeypatch, text):
     monkeypatch.setattr(checkup.subprocess, "run", lambda *args, **options: SimpleNamespace(stdout=text))
 
 
-@pytest.mark.parametrize("capability, driver, enough", [
-    ("7.5", "580.82.07", True), ("9.0", "610.1", True), ("12.0", "580.0", True), ("7.0", "580.82.07", False), ("7.5", "575.57.08", False)])
-def test_a_gpu_is_enough_from_7_5_and_driver_580_on(monkeypatch, capability, driver, enough):
+def machine(profile="16gb"):
+    return {check.what: check for check in checkup.machine_rows(PROFILES[profile])}
+
+
+@pytest.mark.parametrize("capability, driver, precision, red", [
+    ("7.5", "580.82.07", "float16", set()), ("9.0", "610.1", "bfloat16", set()), ("12.0", "580.0", "bfloat16", set()),
+    ("7.0", "580.82.07", "float16", {"GPU"}), ("7.5", "575.57.08", "float16", {"driver"})])
+def test_a_gpu_is_enough_from_7_5_and_driver_580_on(monkeypatch, capability, driver, precision, red):
     answering(monkeypatch, GPU.format(capability, driver) * 2)  # two cards: the first counts
-    [gpu, *_] = checkup.machine_checks()
-    assert gpu[0] == "GPU" and gpu[1].startswith("Tesla T4") and gpu[2] is enough
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    checks = machine()
+    assert {what for what in ("GPU", "driver", "torch") if not checks[what].enough} == red
+    assert checks["GPU"].found == f"Tesla T4, 16.1 GB, compute capability {capability}"
+    assert checks["precision"].found.startswith(precision) and checks["precision"].enough
+
+
+def test_a_card_must_hold_the_profile_and_torch_must_see_it(monkeypatch):
+    answering(monkeypatch, GPU.format("7.5", "580.1"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert machine("16gb")["GPU"].enough and not machine("24gb")["GPU"].enough
+    assert not machine()["torch"].enough and "make setup" in str(machine()["torch"])
 
 
 def test_without_a_gpu_the_cpu_must_have_avx2_and_six_gb_are_enough(monkeypatch):
@@ -33,12 +49,47 @@ def test_without_a_gpu_the_cpu_must_have_avx2_and_six_gb_are_enough(monkeypatch)
     monkeypatch.setattr(checkup.shutil, "disk_usage", lambda path: SimpleNamespace(free=7e9))
     for flags, enough in {"fpu avx2 avx512f": True, "fpu sse4_2": False}.items():
         monkeypatch.setattr(checkup.Path, "read_text", lambda self: f"model name\t: A CPU\nflags\t: {flags}\n")
-        checks = {what: (found, ok) for what, found, ok in checkup.machine_checks()}
-        assert checks["GPU"] == ("none", True) and checks["CPU"][1] is enough and checks["CPU"][0].startswith("A CPU, ")
-        assert checks["free disk"] == ("7 GB", True)
+        checks = machine("embedded")
+        assert checks["GPU"][:3] == ("GPU", "none", True) and checks["CPU"].enough is enough and checks["CPU"].found.startswith("A CPU, ")
+        assert checks["free disk"][1:3] == ("7 GB", True)
+        assert not machine("16gb")["GPU"].enough and not machine("16gb")["free disk"].enough  # such a profile needs a GPU and 25 GB
     answering(monkeypatch, GPU.format("7.5", "580.1"))
-    assert ("free disk", "7 GB", False) in checkup.machine_checks()  # with a GPU 25 are needed
-    assert checkup.machine_checks()[1][2] is True  # and avx2 is not
+    assert machine("embedded")["free disk"][1:3] == ("7 GB", False)  # as the packages of a GPU do
+    assert machine("embedded")["CPU"].enough  # and avx2 is not needed
+
+
+def test_what_is_said_of_the_machine_are_the_rows_without_a_remedy():
+    assert [what for what, found, enough in checkup.machine_checks()] == [check.what for check in checkup.machine_rows(PROFILES["embedded"])]
+
+
+def test_a_row_shows_what_to_do_only_where_it_is_red():
+    assert str(checkup.Check("GPU", "none", True, "buy one")) == "ok   GPU        none"
+    assert str(checkup.Check("GPU", "none", False, "buy one")).split() == ["RED", "GPU", "none", "->", "buy", "one"]
+
+
+def test_packages_that_are_missing_make_a_red_row(monkeypatch):
+    assert checkup.package_check().enough and "trl 1." in checkup.package_check().found
+
+    def missing():
+        raise RuntimeError("run make setup: trl==1 should be here.")
+
+    monkeypatch.setattr(checkup, "compare_pins", missing)
+    assert checkup.package_check()[1:] == ("trl==1 should be here.", False, "make setup; on Colab restart the session")
+
+
+def test_model_and_data_are_red_only_where_their_hub_is_silent(network, monkeypatch, tmp_path):
+    there, _ = network
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda model, name: None)
+    assert [check.enough for check in checkup.source_checks(PROFILES["embedded"])] == [True, True, True]
+    silent = checkup.source_checks(PROFILES["16gb"])
+    assert [check.enough for check in silent] == [False, False, True] and "does not answer" in silent[0].found
+    (tmp_path / "config.json").touch()
+    (tmp_path / "model.safetensors").touch()
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda model, name: str(tmp_path / name))
+    assert [check.enough for check in checkup.source_checks(PROFILES["16gb"])] == [True, False, True]
+    there.add(constants.ENDPOINT)
+    model, data, hubs = checkup.source_checks(PROFILES["16gb"])
+    assert data.enough and "which answers" in data.found and constants.ENDPOINT in hubs.found
 
 
 def test_the_bounds_are_those_that_the_packages_declare(monkeypatch):

@@ -145,6 +145,22 @@ def test_a_completion_that_ends_in_any_of_the_end_tokens_is_finished():
     assert rows["truncated"].tolist() == [False] * 4 + [True] and rows["length"].tolist() == [2] * 4 + [4]
 
 
+def test_a_reply_that_was_begun_is_asked_for_and_scored_with_its_beginning():
+    asked, words = {}, Words()
+
+    def generate(input_ids, **options):
+        asked["ids"] = np.array(input_ids)
+        return np.concatenate([input_ids, [[5, 2]]], axis=1)
+
+    model = SimpleNamespace(generate=generate, device=None, training=False, eval=lambda: None, train=lambda mode: None,
+                            generation_config=SimpleNamespace(eos_token_id=2, max_length=20),
+                            get_output_embeddings=lambda: torch.nn.Linear(1, 1))
+    plain = evaluate_with_generate(model, questions(["5"]), words, max_new_tokens=4).rows
+    length = asked["ids"].shape[1]
+    begun = evaluate_with_generate(model, questions(["5"]), words, max_new_tokens=4, begun=" Think.").rows
+    assert asked["ids"].shape[1] == length + 1 and begun["text"][0] == " Think." + plain["text"][0] and begun["length"][0] == 2
+
+
 @pytest.mark.parametrize("golds", [[5.0, 1e16], [5, 10**16]])
 def test_golds_may_be_numbers(golds):
     texts = [GOOD, GOOD.replace("5", "10,000,000,000,000,000")]

@@ -21,13 +21,20 @@ def test_what_trains_is_written_once_in_the_chapter():
 
 def test_each_training_is_planned_once_and_after_what_it_needs():
     jobs = prefixes.jobs_of(240, 60, 20)
-    assert len({json.dumps(job) for job in jobs}) == len(jobs) == 3 + 3 + 2 + 1 + 3 + 1 + 2
+    assert len({json.dumps(job) for job in jobs}) == len(jobs) == 3 + 3 + 2 + 1 + 3 + 1 + 2 + 2
     kinds = [job["training"] for job in jobs]
     assert jobs[0]["seed"] == prefixes.SEED and jobs[0]["rows"] == 300  # the prefix that GRPO goes on from
     assert max(place for place, kind in enumerate(kinds) if kind == "rate, GRPO") < kinds.index("GRPO")
     text = next(place for place, job in enumerate(jobs) if job.get("start") == "text")
-    assert max(place for place, kind in enumerate(kinds) if kind == "rate, text") < text and kinds[-2:] == ["GRPO, early prefix", "GRPO, small LoRA"]
+    assert max(place for place, kind in enumerate(kinds) if kind == "rate, text") < text and kinds[-4:-2] == ["GRPO, early prefix", "GRPO, small LoRA"]
+    assert [job["adapter"] for job in jobs[-2:]] == 2 * ["small LoRA"] and {job["seed"] for job in jobs[-2:]} == {prefixes.SEED + 1, prefixes.SEED + 2}
     assert [job["rows"] for job in jobs if job.get("rows", 300) > 300] == [1920]  # a fresh row at each of 240 steps of eight
+
+
+def test_what_was_run_late_is_stored_in_its_place():
+    jobs = prefixes.jobs_of(240, 60, 20)
+    lines = [job | {"cpu seconds": place} for place, job in enumerate(jobs)]
+    assert prefixes.in_order(jobs, lines[::-1]) == lines and prefixes.in_order(jobs, lines[-1:]) == lines[-1:]
 
 
 def test_the_best_trial_is_taken_and_none_is_an_error():

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from grpo_kit.data.problems import FOLDER
-from grpo_kit.sft.measures import answer_all, completion_loss, encode, mentions
+from grpo_kit.sft.measures import answer_all, completion_loss, encode, holds, mentions, until_repeat
 from grpo_kit.sft.progress import LossTable, loss_curves
 
 ROWS = [
@@ -98,3 +98,25 @@ def test_the_head_gets_no_slice_that_torch_would_copy_it_for(model, tokenizer):
     hook.remove()
     model.requires_grad_(True)
     assert len(seen) == 3 and all(seen) and not head._forward_pre_hooks
+
+
+@pytest.mark.parametrize("answer, reply, held", [
+    ("3", "It has 3 sides.", True),
+    ("3", "It has three sides.", True),
+    ("3", "It has 13 sides.", False),
+    ("3", "It has 3,000 sides.", False),
+    ("1,000", "A thousand grams.", True),
+    ("1,000", "1000 grams.", True),
+    ("1, 2, 3", "Sorted: 1, 2, and 3.", True),
+    ("1, 2, 3", "Sorted: 1, 3, 2.", False),
+    ("far", "Farther away.", False),
+    ("far", "FAR", True),
+    ("HELLO", "hello", False),
+])
+def test_an_answer_is_held_as_words_of_its_own(answer, reply, held):
+    assert holds(reply, answer) is held
+
+
+def test_a_reply_counts_until_it_repeats_itself():
+    assert until_repeat([1, 2, 3, 4]) == 4 and until_repeat([]) == 0
+    assert until_repeat([9, 1, 2, 1, 2, 1], run=2) == 3 and until_repeat([1, 2, 1, 2], run=3) == 4

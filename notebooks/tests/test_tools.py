@@ -16,7 +16,7 @@ from grpo_kit.data.large_sums import large_sums
 from grpo_kit.data.problems import FOLDER
 from grpo_kit.measure import Evaluation
 from grpo_kit.rewards import correctness_reward, format_reward
-from grpo_kit.tools import (ENDS, STOPS, Busy, ask_with_calls, asked_again, asked_here, calculate, coloured, each, expectations, shown_calls,
+from grpo_kit.tools import (ENDS, STOPS, Busy, ask_with_calls, asked_again, asked_here, calculate, chance, coloured, each, expectations, shown_calls,
                             shown_solutions, stored, to_dataset, told, with_calls)
 from grpo_kit.tools.calculator import DEPTH, DIGITS, LENGTH, value
 from grpo_kit.tools.calls import READING, _end
@@ -420,7 +420,8 @@ def test_stored_trainings_have_a_row_for_each_stage_and_none_twice(tmp_path, cap
         ("nothing", "SFT", 0), ("nothing", "practice", 16), ("200 calls + 200 ordinary", "practice", 32), ("200 calls + 200 ordinary", "SFT", 500),
         ("200 calls + 200 ordinary", "more SFT", 400), ("50 calls, few steps", "SFT", 70)]
     known = rows.iloc[3]  # of two lines with this SFT, the one that was asked with the busy calculator
-    assert known[["large", "ordinary last", "ordinary refused", "twice", "same", "answered", "busy right", "in the layout"]].tolist() == [48, 49, 7, 2, 1, 1, 1, 1]
+    assert known[["large", "ordinary last", "ordinary refused", "twice", "same", "answered", "busy right", "in the layout", "cut off"]].tolist() == [48, 49, 7, 2, 1, 1, 1, 1, 0]
+    assert known["busy digits"] == "10" and known["layout digits"] == "10" and known["ordinary digits"] == "01"
     assert rows["agree"][2] == 0.5 and rows["agree"].isna().sum() == 4
 
 
@@ -432,20 +433,33 @@ def test_what_is_asked_here_is_counted_as_what_is_stored():
     plain = Evaluation(pd.DataFrame({"strict": [True, False]}))
     busy = Evaluation(pd.DataFrame({"strict": [False, False], "calls": [2, 1], "failed": [1, 1], "stop": ["in the layout", "cut off"],
                                     "asked": [[{"expression": "1"}] * 2, [{"expression": "1"}]]}))
-    assert asked_here(plain, plain, busy) == {"large": 50, "ordinary": 50, "twice": 50, "same": 50, "answered": 50, "busy right": 0, "in the layout": 50}
+    assert asked_here(plain, plain, busy) == {
+        "large": 50, "ordinary": 50, "twice": 50, "same": 50, "answered": 50, "busy right": 0, "in the layout": 50, "cut off": 50,
+        "large right": "10", "ordinary digits": "10", "busy digits": "00", "layout digits": "10"}
+
+
+def test_chance_is_the_paired_tests_p_of_two_texts_of_digits():
+    assert chance("0" * 6, "1" * 5 + "0") == chance("1" * 5 + "0", "0" * 6) == "0.062"  # 2 / 2 ** 5
+    assert chance("0" * 11, "1" * 11) == "<0.001" and chance("01", "10") == "1.000"
 
 
 def test_a_conversation_is_told_a_line_a_turn():
     rows = pd.DataFrame({"conversation": ["Solve steps: 1 + 1<|im_end|>\n<|im_start|>tool\n2<|im_end|>\n<|im_start|>assistant\n2<|im_end|>"]})
-    assert told(Evaluation(rows), [{"question": "Q?", "answer": "2"}], 0) == "Q?   [2]\n   Solve steps: 1 + 1\n   tool\n   2\n   assistant\n   2"
+    assert told(Evaluation(rows), [{"question": "Q?", "answer": "2"}], 0) == "Q?   [2]\n   [assistant]\n   Solve steps: 1 + 1\n   [tool]\n   2\n   [assistant]\n   2"
 
 
 def test_the_stored_expectations_are_judged_by_the_stored_figures():
     found = checked(stored(CHAPTER.parent / "results/tools.json"), {"answered": 31.0, "busy right": 14.0})
-    judged = {wanted: (measured, bool(true)) for wanted, measured, true in found}
-    assert judged["200 sums worked out without a call: fewer than 5 of 100 large sums right"] == ("0, 0, 0", True)
-    assert judged["busy calculator, this notebook's practice: at least 20 answered; at least 15 right"] == ("31 answered; 14 right", False)
-    assert "yes" in expectations(stored(CHAPTER.parent / "results/tools.json"), {"answered": 31.0, "busy right": 14.0}).data
+    judged = {(number, claim): (measured, bool(true)) for number, claim, measured, true in found}
+    assert judged[1, "200 sums worked out without a call: fewer than 5 of 100 large sums right"] == ("0, 0, 0", True)
+    assert judged[9, "busy calculator, this notebook's practice: at least 20 answered"] == ("31", True)
+    assert judged[9, "the same: at least 15 right"] == ("14", False)
+
+
+def test_an_expectation_is_true_in_every_claim_or_not_at_all(capsys):
+    table = expectations(stored(CHAPTER.parent / "results/tools.json"), {"answered": 31.0, "busy right": 14.0}).data
+    assert "4 of 12 expectations came true in every claim; of the 22 claims 13." in capsys.readouterr().out
+    assert table.count("<td>yes</td>") == 13 and table.count("<b>no</b>") == 9
 
 
 def test_what_counts_is_blue_and_the_rest_grey(tokenizer, capsys):

@@ -66,12 +66,13 @@ def evaluate(model, dataset, tokenizer, sampling_params, lora_request=None):
     return Evaluation(pd.DataFrame(rows))
 
 
-def evaluate_with_generate(model, dataset, tokenizer, max_new_tokens, temperature=1.0, seed=3407, batch_size=100):
+def evaluate_with_generate(model, dataset, tokenizer, max_new_tokens, temperature=1.0, seed=3407, batch_size=100, begun=""):
     """`evaluate` for a policy that no engine serves, through transformers' own `generate`: an `Evaluation`.
 
     `model` is asked as it stands, with its adapter if it has one. Greedy with `temperature=0`; else one random stream,
     seeded with `seed`, draws a whole batch of `batch_size` prompts, padded on the left. The caller's random state, the
-    model's mode and the tokenizer's padding side are left as they were. Raises ValueError like `evaluate`.
+    model's mode and the tokenizer's padding side are left as they were. Each reply is begun for the model with the text
+    `begun`, which stands in the completion's text, not in its length. Raises ValueError like `evaluate`.
     """
     import torch  # here, so that reading an evaluation stays light
 
@@ -81,13 +82,13 @@ def evaluate_with_generate(model, dataset, tokenizer, max_new_tokens, temperatur
     ends = end_tokens(tokenizer, model.generation_config)
 
     def fast_generate(asked, **ignored):
-        outputs, prompts = [], [one if isinstance(one, str) else one["prompt"] for one in asked]
+        outputs, prompts = [], [(one if isinstance(one, str) else one["prompt"]) + begun for one in asked]
         for start in range(0, len(prompts), batch_size):
             batch = tokenizer(prompts[start : start + batch_size], padding=True, add_special_tokens=False, return_tensors="pt")
             tokens = model.generate(**batch.to(model.device), max_new_tokens=max_new_tokens, eos_token_id=ends, **sampling)
             for row in tokens[:, batch["input_ids"].shape[1] :].tolist():
                 length = next((place for place, token in enumerate(row, start=1) if token in ends), None)
-                text = tokenizer.decode(row[:length], skip_special_tokens=True)
+                text = begun + tokenizer.decode(row[:length], skip_special_tokens=True)
                 reason = "stop" if length else "length"
                 outputs.append(SimpleNamespace(text=text, token_ids=row[:length], finish_reason=reason))
         return [SimpleNamespace(outputs=[output]) for output in outputs]

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-SETTINGS = ["stage", "method", "updates", "rate", "seed", "reward", "data"]  # that a line begins with
+LINE_BEGINS = ["stage", "method", "updates", "rate", "seed", "reward", "data"]  # that a line begins with
 SAMPLED = ["strict", "lenient", "layout", "writes steps", "tokens"]  # of the sampled answers; tokens is a mean length, the rest are in %
 
 
 def read_sweep(path):
-    """The trainings in a file of `make variants`: a DataFrame, a row each, with the columns SETTINGS and then
+    """The trainings in a file of `make variants`: a DataFrame, a row each, with the columns LINE_BEGINS and then
 
     - SAMPLED, and "greedy strict" and "greedy lenient": means over the test sets; missing where none was asked;
     - "curve": an array, the right and paid completions of each generation in %; "end": its mean over the last quarter;
@@ -24,7 +24,7 @@ def read_sweep(path):
         line = json.loads(text)
         if line["stage"] == "difficulty":
             continue
-        row = {name: line.get(name) for name in [*SETTINGS, "cpu seconds", "machine", "date"]}
+        row = {name: line.get(name) for name in [*LINE_BEGINS, "cpu seconds", "machine", "date"]}
         if asked := line.get("results"):
             row |= {name: np.mean([found["sampled"][name] for found in asked.values()]) for name in SAMPLED}
             row |= {f"greedy {name}": np.mean([found["greedy"][name] for found in asked.values()]) for name in ("strict", "lenient")}

@@ -37,11 +37,11 @@ def plot_seeds(panels, seeds, title):
 def plot_pairs(panels, title, columns=3):
     """Two bars for each name, before (grey) and after (blue), with their values above, a panel for each measure: a Figure.
 
-    `panels`: {title: {name: (before, after)}}, all in the same unit.
+    `panels`: {title: {name: (before, after)}}; each panel has a scale of its own, from 0.
     """
     rows = -(-len(panels) // columns)
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(rows, columns, figsize=(3.4 * columns, 0.9 + 2.1 * rows), sharey=True, squeeze=False)
+        figure, axes = plt.subplots(rows, columns, figsize=(3.4 * columns, 0.9 + 2.1 * rows), squeeze=False)
         plt.close(figure)
         for axis in axes.flat[len(panels):]:
             axis.set_visible(False)
@@ -49,7 +49,7 @@ def plot_pairs(panels, title, columns=3):
             for shift, color, heights in zip((-0.2, 0.2), (GREY, BLUE), zip(*found.values())):
                 bars = axis.bar(np.arange(len(found)) + shift, heights, 0.38, color=color, alpha=0.5 if color == GREY else 1)
                 axis.bar_label(bars, [f"{height:.0f}" for height in heights], fontsize=9)
-            axis.set(title=name, ylim=(0, 112), yticks=[0, 50, 100])
+            axis.set(title=name, ylim=(0, 1.2 * max(1, *map(max, found.values()))))
             axis.set_xticks(range(len(found)), found)
             axis.grid(visible=False, axis="x")
         handles = [Patch(color=GREY, alpha=0.5, label="before practice"), Patch(color=BLUE, label="after")]

@@ -41,22 +41,6 @@ def plot_parts(bars, title, xlabel, ends=None, limit=None, marks=None):
 
 
 @readable
-def plot_planned(pairs, title, xlabel):
-    """{name: (planned, measured)}, a row each, the two joined by a line: a Figure."""
-    with plt.rc_context(STYLE):
-        figure, axis = plt.subplots(figsize=(8, 1.3 + 0.45 * len(pairs)))
-        planned, measured = zip(*pairs.values(), strict=True)
-        axis.hlines(range(len(pairs)), planned, measured, color=GREY, linewidth=3)
-        axis.plot(planned, range(len(pairs)), "o", markersize=11, markerfacecolor="white", markeredgecolor=GREY, markeredgewidth=2.5, label="planned")
-        axis.plot(measured, range(len(pairs)), "o", markersize=11, color=BLUE, label="measured")
-        axis.set_yticks(range(len(pairs)), list(pairs))
-        axis.set(title=title, xlabel=xlabel, xlim=(0, 1.1 * max(planned + measured)), ylim=(len(pairs) - 0.5, -0.5))
-        figure.legend(loc="outside lower center", ncols=2, frameon=False)
-    plt.close(figure)
-    return figure
-
-
-@readable
 def plot_bars(values, title, xlabel, chosen=None, form="{:.1f}"):
     """A horizontal bar for each of `values`, {name: number}, with its number behind it, `chosen` in blue: a Figure."""
     with plt.rc_context(STYLE):
@@ -108,7 +92,7 @@ def plot_shares(runs, title, measure="lenient"):
 def draw_tokens(rows, special_ids=(), width=64):
     """Tokens as boxes, rows [(id, text, part)]: a Figure. A colour a part, the id below, special ones bold; · is a space."""
     parts = list(dict.fromkeys(part for *_, part in rows))
-    colors = dict(zip(parts, ["#e4e4e4", "#b5d9f0", "#f7cfa3"], strict=True))
+    colors = dict(zip(parts, ["#e4e4e4", "#b5d9f0", "#f7cfa3"][: len(parts)], strict=True))
     column, line, boxes = 0, 0, []
     for number, text, part in rows:
         shown = text.replace("\n", "↵").replace(" ", "·")

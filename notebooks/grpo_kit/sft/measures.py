@@ -92,3 +92,24 @@ def answer_all(model, tokenizer, rows, max_new_tokens, batch_size=128):
 def mentions(reply, answers):
     """Whether one of `answers` stands in the reply as a word or words of its own, in any case."""
     return any(re.search(rf"(?<!\w){re.escape(answer)}(?!\w)", reply, re.IGNORECASE) for answer in answers)
+
+
+WORDS = {"3": "three", "4": "four", "5": "five", "7": "seven", "8": "eight", "12": "twelve", "24": "twenty-four", "60": "sixty",
+         "100": "hundred", "1,000": "1000|thousand"}
+
+
+def holds(reply, answer):
+    """Whether `answer`, a word, a number or a list with commas, stands in the reply as words of its own; capitals only as capitals."""
+    pattern = f"{answer}|{WORDS.get(answer, answer)}".replace(", ", ",?( and)? ")
+    return re.search(rf"(?<![\w,])({pattern})(?!,?\w)", reply, 0 if answer.isupper() else re.IGNORECASE) is not None
+
+
+def until_repeat(ids, run=6):
+    """How many of the token `ids` stand before a run of `run` tokens comes for the second time: all of them, if none does."""
+    seen = set()
+    for place in range(len(ids) - run + 1):
+        tokens = tuple(ids[place : place + run])
+        if tokens in seen:
+            return place
+        seen.add(tokens)
+    return len(ids)

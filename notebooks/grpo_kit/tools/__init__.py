@@ -7,4 +7,4 @@ from .calculator import calculate
 from .calls import ENDS, STOPS, ask_with_calls, asked_again, shown_calls, shown_solutions, to_dataset, tool_tokens, with_calls
 from .expected import expectations
 from .loss_colours import coloured
-from .stored import asked_here, each, stored, told
+from .stored import asked_here, chance, each, stored, told

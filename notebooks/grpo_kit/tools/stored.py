@@ -1,13 +1,15 @@
 """What `make tools` stored (chapter 13), as tables: a row for each training and stage at which it was asked."""
 
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
 
+from grpo_kit.measure.statistics import paired_test
 from .calls import STOPS, asked_again
 
-KINDS = {"calls": "calls", "solutions": "worked out", "ordinary": "ordinary"}  # of rows shown
+ROW_KINDS = {"calls": "calls", "solutions": "worked out", "ordinary": "ordinary"}  # of rows shown
 STAGES = {"base": "SFT", "SFT": "SFT", "GRPO": "practice", "more SFT": "more SFT", "Busy": "busy practice"}
 
 
@@ -17,13 +19,13 @@ def stored(path="results/tools.json"):
     `shown`: the rows of its SFT, as text, "nothing" where there was none; `stage`: "SFT" (where nothing was shown: before any training),
     "practice", "more SFT" or "busy practice"; `steps`: of that stage; `seed`. Then counts in 100 questions (floats): `large` and `ordinary` right (strict), `ordinary last` by the last
     number, `large called`, `ordinary called`, `ordinary refused` (a call by the calculator), `copied` (large sums whose conversation holds all numbers of the question; NaN where not
-    kept), `another sum`; `large right`: a digit a question; `agree`: the mean share of groups that earned the same. With the busy calculator, NaN where it was not asked:
-    `twice`, `same`, `answered`, `busy right`, `in the layout`.
+    kept), `another sum`; `large right` and `ordinary digits`: texts, a digit a question, 1 where right; `agree`: the mean share of groups that earned the same. With the busy calculator, NaN where it was not asked:
+    `twice`, `same`, `answered`, `busy right`, `in the layout`, `cut off`, and texts of digits, `busy digits` (1: right) and `layout digits` (1: in the layout).
     """
     report = json.loads(Path(path).read_text(encoding="utf-8"))
     rows, base = [], next(run["results"]["base"] for run in report["runs"] if "base" in run["results"])
     for run in report["runs"]:
-        shown = " + ".join(f"{run[name]} {kind}" for name, kind in KINDS.items() if run[name]) or "nothing"
+        shown = " + ".join(f"{run[name]} {kind}" for name, kind in ROW_KINDS.items() if run[name]) or "nothing"
         shown += ", few steps" if 0 < run["SFT"] < 250 else ""
         results = run["results"] if run["SFT"] else {"base": base} | run["results"]  # an untrained adapter is the same from every seed
         for stage, asked in results.items():
@@ -45,10 +47,13 @@ def _counts(asked):
     found = {"large": large["strict"], "ordinary": ordinary["strict"], "ordinary last": ordinary["lenient"],
              "large called": large["called"], "ordinary called": ordinary["called"],
              "ordinary refused": ordinary.get("refused"), "copied": large.get("copied"),
-             "another sum": large.get("ends", {}).get("another sum", 0 if "ends" in large else None), "large right": large["right"]}
+             "another sum": large.get("ends", {}).get("another sum", 0 if "ends" in large else None), "large right": large["right"],
+             "ordinary digits": ordinary["right"]}
     if busy:
         found |= {name: float(busy[name].count("1")) for name in ("twice", "same", "answered")}
-        found |= {"busy right": float(busy["right"].count("1")), "in the layout": float(busy["stop"].count(str(STOPS.index("in the layout"))))}
+        found |= {name: float(busy["stop"].count(str(STOPS.index(name)))) for name in ("in the layout", "cut off")}
+        found |= {"busy right": float(busy["right"].count("1")), "busy digits": busy["right"],
+                  "layout digits": "".join(str(int(one == str(STOPS.index("in the layout")))) for one in busy["stop"])}
     return found
 
 
@@ -56,9 +61,17 @@ def asked_here(large, ordinary, busy):
     """Three `Evaluation`s of one adapter, large sums and ordinary problems with the plain calculator and large sums with a busy one,
     as a dict with `stored`'s counts."""
     again = asked_again(busy.rows)
-    share = {name: 100 * float(again[name].mean()) for name in ("twice", "same", "answered")}
-    return {"large": 100 * float(large.rows["strict"].mean()), "ordinary": 100 * float(ordinary.rows["strict"].mean()), **share,
-            "busy right": 100 * float(busy.rows["strict"].mean()), "in the layout": 100 * float((busy.rows["stop"] == "in the layout").mean())}
+    columns = {"large": large.rows["strict"], "ordinary": ordinary.rows["strict"], **{name: again[name] for name in ("twice", "same", "answered")},
+               "busy right": busy.rows["strict"], **{name: busy.rows["stop"] == name for name in ("in the layout", "cut off")}}
+    digits = {"large right": "large", "ordinary digits": "ordinary", "busy digits": "busy right", "layout digits": "in the layout"}
+    return {name: 100 * float(column.mean()) for name, column in columns.items()} | {
+        name: "".join(str(int(one)) for one in columns[column]) for name, column in digits.items()}
+
+
+def chance(before, after):
+    """p of the paired test (McNemar's) between two texts of digits, a digit a question, 1 where right: as text, "<0.001" or "0.035"."""
+    p = paired_test(*([one == "1" for one in digits] for digits in (before, after)))[2]
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def each(values):
@@ -67,6 +80,7 @@ def each(values):
 
 
 def told(evaluation, questions, number):
-    """A conversation as text: the question, the right number, and what was said, a line a turn."""
-    said = evaluation.rows["conversation"][number].replace("<|im_end|>\n", "\n").replace("<|im_start|>", "").replace("<|im_end|>", "")
+    """A conversation as text: the question, the right number, and each turn, behind a line that says whose it is: [assistant] or [tool]."""
+    said = "<|im_start|>assistant\n" + evaluation.rows["conversation"][number]
+    said = re.sub(r"<\|im_start\|>(\w+)", r"[\1]", said).replace("<|im_end|>", "")
     return f"{questions[number]['question']}   [{questions[number]['answer']}]\n   " + said.strip().replace("\n", "\n   ")
