@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from grpo_kit.plots import aha_results
 from grpo_kit.workshop import aha, cells
 from grpo_kit.workshop.step_cost import SEED
 
@@ -99,3 +100,56 @@ def test_the_stored_results_are_whole():
             assert all(len(line) == len(one["moments"]) and 0 <= min(line) <= max(line) <= len(stored["watched"]) for line in counts.values())
         assert ("seen" in one) == ("begins" in one) == (one["method"] != "none") and {"sampled, begun", "greedy, begun"} <= set(one["after"])
     assert len(aha.table(stored["trainings"]).splitlines()) == len(stored["trainings"]) + 1
+
+
+@pytest.mark.parametrize("changed, embedded, own", [
+    ({}, True, "3e-4, 32 steps"), ({"learning_rate": 1e-4, "step": 96}, True, "1e-4, 96 steps"), ({"learning_rate": 1e-4}, True, None), ({"kl": 0.1}, True, None),
+    ({}, False, None), ({"rewards/format_reward/mean": None}, True, None)])
+def test_the_stored_results_say_when_the_readers_training_is_another(tmp_path, capsys, changed, embedded, own):
+    line = {"step": 32, "reward": 1.0, "learning_rate": 3e-4} | {f"rewards/{name}/mean": 0.5 for name in aha_results.PAID} | changed
+    (tmp_path / "log.jsonl").write_text(json.dumps({name: value for name, value in line.items() if value is not None}) + "\n")
+    base, trained = aha_results.read_trainings(tmp_path, embedded)
+    assert len(trained) == 16 and base["method"] == "none"
+    assert (f"of the kind {own}\n" if own else "OF NONE OF THESE KINDS") in capsys.readouterr().out
+    assert [(title, len(those)) for title, those in aha_results.panels(trained).items()] == [
+        ("a look every 2 steps (8 trainings)", 8), ("a look every 6 steps (8 trainings)", 8)]
+
+
+def one(greedy=(0.0, 0.0, 0.75, 1.0), the=(0.75, 0.5, 0.25, 0.0), layout=90.0, lenient=80.0, **more):
+    curves = {way: {"working": list(greedy), "right": list(greedy)} for way in aha_results.BOTH_WAYS}
+    after = {way + how: {"lenient": lenient, "layout": layout} for way in aha_results.BOTH_WAYS for how in ("", ", begun")}
+    return {"curves": curves, "moments": [0, 2, 4, 6], "after": after, "cost": {"trained": 2_000_000},
+            "first": {"The": list(the), "other": [1 - chance for chance in the]}} | more
+
+
+def test_where_the_first_token_is_overtaken_and_where_the_greedy_replies_flip():
+    assert aha_results.flip_of(one()) == 2 and aha_results.overtaken(one()) == (2, 0.5)
+    assert aha_results.overtaken(one(the=(1.0, 0.625, 0.125, 0.0)))[1] == pytest.approx(0.5)
+    without = one()
+    del without["first"]
+    assert aha_results.overtaken(without) is None
+    counted = one(begins={way: {"The": [4, 4, 1, 0]} for way in aha_results.BOTH_WAYS})
+    assert aha_results.opening_gap(counted, questions=4) == 0
+    assert aha_results.opening_gap(counted | {"begins": {way: {"The": [4, 1, 1, 0]} for way in aha_results.BOTH_WAYS}}, questions=4) == 3
+
+
+def test_the_tables_by_kind_leave_out_the_begun_replies_of_trainings_without_the_opening_tag():
+    trained = {"3e-4, 96 steps: 1": one(lenient=70.0), "3e-4, 96 steps: 2": one(lenient=60.0, layout=0.0), "1e-4, 96 steps: 1": one(lenient=75.5)}
+    table = aha_results.right_by_kind(one(lenient=90.0), trained)
+    assert aha_results.tagless(trained) == ["3e-4, 96 steps: 2"]
+    assert table.loc["3e-4, 96 steps"].tolist() == ["2 (1)", "2.00", "60.0 to 70.0", "70.0", "60.0 to 70.0", "70.0"]
+    assert table.loc["untrained"].tolist() == ["", "", *["90.0"] * 4] and aha_results.low_to_high([]) == "-"
+    assert aha_results.gains(trained, "3e-4, 96 steps", "1e-4, 96 steps", "greedy") == {"1": 5.5}
+    assert aha_results.told({"1": 5.0, "2": 7.0}) == "1 +5.0, 2 +7.0"
+
+
+def test_the_five_seeds_are_dated_between_looks():
+    curve = np.r_[np.zeros(6), np.ones(6)].tolist()
+    later = np.r_[np.zeros(8), np.ones(4)].tolist()
+    kept = {"moments": list(range(0, 24, 2)), "curves": {way: {"working": curve, "right": later} for way in aha_results.BOTH_WAYS}}
+    dates, delays = aha_results.dated({"3e-4: 1": kept, "LoRA: 1": kept}, "3e-4")
+    assert dates.index.tolist() == ["3e-4: 1"] and dates.loc["3e-4: 1", "greedy, working"] == "10 to 12" and delays == {way: [4.0] for way in aha_results.BOTH_WAYS}
+    assert aha_results.steps_taken(kept, "greedy") == "<4"
+    slow = kept | {"curves": {way: {"working": np.linspace(0, 1, 12).tolist()} for way in aha_results.BOTH_WAYS}, "after": {"sampled": {"layout": 90.0}}}
+    table = aha_results.rise_table({"3e-4: 1": slow, "3e-4: 2": kept | {"after": {"sampled": {"layout": 0.0}}}})
+    assert table.loc["3e-4", "a look every"] == 2 and table.loc["3e-4", "greedy"].endswith(" <4*") and int(table.loc["3e-4", "sampled"].split()[0]) > 4

@@ -47,3 +47,13 @@ def test_the_scale_and_the_numbering_of_the_steps_do_not_matter():
 def test_without_spread_or_with_a_handful_of_values_it_says_so(values):
     with pytest.raises(ValueError, match="show no rise"):
         find_rise(range(len(values)), values)
+
+
+def test_the_looks_around_a_middle_are_never_one_look():
+    from grpo_kit.training.change_point import Rise
+
+    def between(low, high):
+        return Rise(0.0, low, high, STEPS, 1.0, (1, 1, 1)).between([0, 2, 4, 6])
+
+    assert between(2.5, 3.0) == (2, 4) and between(2.0, 2.0) == (0, 4) and between(2.5, 4.25) == (2, 6)
+    assert between(0.0, 6.0) == (0, 6)  # the log's ends

@@ -263,3 +263,12 @@ def test_what_a_killed_process_left_is_cleared_away_and_what_a_living_one_fills_
     (tmp_path / "new").mkdir()
     put_in_place(tmp_path / "new", tmp_path / "elsewhere")
     assert (tmp_path / "elsewhere").is_dir()
+
+
+def test_a_process_is_killed_when_it_is_time_and_one_that_ends_before_is_named(tmp_path):
+    from grpo_kit.training.killed import killed
+
+    seen = tmp_path / "seen"
+    assert killed(f"import time; open({str(seen)!r}, 'w'); time.sleep(60)", when=seen.exists) == -9
+    with pytest.raises(RuntimeError, match="ended by itself, with 3"):
+        killed("raise SystemExit(3)", when=lambda: False)

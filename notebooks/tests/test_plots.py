@@ -399,36 +399,47 @@ def test_rises_are_drawn_where_they_were_found_and_a_curve_without_one_as_dots()
     assert no_bars == [] and none.lines[0].get_ydata().max() == pytest.approx(100 * curve.max())
 
 
-def test_the_changes_of_the_questions_are_bars_over_the_steps():
-    counts = pd.Series([0, 3, 1], index=[2, 4, 6])
-    figure = plots.plot_changes({"sampled": counts, "greedy": counts[::-1].set_axis([2, 4, 6])})
-    assert titles(figure) == ["sampled", "greedy"]
-    assert [text.get_text() for text in figure.axes[0].texts] == ["", "3", "1"]
-    assert [[(bar.get_x() + bar.get_width() / 2, bar.get_height()) for bar in axis.patches] for axis in figure.axes] == [[(2, 0), (4, 3), (6, 1)], [(2, 1), (4, 3), (6, 0)]]
+def test_a_frame_lasts_as_long_as_its_reply_stays_the_same():
+    def look(step, text, begun):
+        return {"step": step, "answers": {way: [{"text": "another"}, {"text": told, "layout": True, "lenient": told == "b"}]
+                                          for way, told in {"sampled": text, "sampled, begun": begun}.items()}}
+
+    frames = plots.film_frames([look(0, "a", "a"), look(2, "a", "b"), look(4, "b", "a")], 1, {"layout": "layout", "right": "lenient"})
+    yes, no, given = {"layout": True, "right": True}, {"layout": True, "right": False}, {"layout": None, "right": False}
+    assert frames == [("sampled 0 to 2", "a", no), ("sampled 4", "b", yes), ("begun 0", "a", given), ("begun 2", "b", given | {"right": True}), ("begun 4", "a", given)]
 
 
-def test_greedy_shares_are_drawn_against_sampled_ones_a_colour_a_kind():
-    shares = pd.DataFrame({"sampled": [0.2, 0.5], "greedy": [0.0, 0.9]})
-    [axis] = plots.plot_flip({"1e-4, 96 steps: 1": shares, "1e-4, 96 steps: 2": shares, "LoRA: 1": shares}, named=["1e-4, 96 steps: 2"]).axes
-    drawn = [line for line in axis.lines if line.get_marker() == "o"]
-    assert [list(line.get_xdata()) for line in drawn] == [[20, 50]] * 3 and list(drawn[0].get_ydata()) == [0, 90]
-    assert [line.get_color() for line in drawn] == [style.ORANGE, style.ORANGE, style.BLUE]
-    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["1e-4, 96 steps", "LoRA"]
-    assert [(text.get_text(), text.xy) for text in axis.texts if ": " in text.get_text()] == [("1e-4, 96 steps: 2", (50, 90))]
-    with pytest.raises(ValueError, match="6 kinds of trainings"):
-        plots.plot_flip({f"{kind}: 1": shares for kind in range(6)})
+def test_the_first_tokens_are_curves_and_the_flip_a_band_between_its_two_looks():
+    steps = [0, 2, 4, 6]
+    chances = pd.DataFrame({"The": [0.7, 0.6, 0.3, 0.1], "<reasoning>": [0.1, 0.2, 0.6, 0.9], "other": [0.2, 0.2, 0.1, 0.0]}, steps)
+    greedy = pd.Series([0.0, 0.0, 0.8, 1.0], steps)
+    [axis] = plots.plot_first_token(chances, greedy).axes
+    assert [list(line.get_ydata()) for line in axis.lines] == [list(100 * curve) for curve in (*(chances[name] for name in chances), greedy)]
+    assert {"The", "<reasoning>", "other", "greedy replies with working, %"} <= {text.get_text() for text in axis.texts}
+    [band] = axis.patches
+    assert (band.get_x(), band.get_width()) == (2, 2)
+    assert plots.plot_first_token(chances, 0 * greedy).axes[0].patches[:] == []  # never: no band
+    [axis] = plots.plot_first_token(chances, greedy, {"The": pd.DataFrame({"low": chances["The"] - 0.1, "high": chances["The"] + 0.1})}).axes
+    [pale] = axis.collections
+    assert pale.get_paths()[0].get_extents().extents.tolist() == pytest.approx([0, 0, 6, 80])
 
 
-def test_the_price_has_a_dot_as_asked_a_ring_begun_and_a_line_to_the_base_for_each_training():
-    rows = {"3e-4: 1": (70.0, 75.0), "1e-4: 1": (86.0, 87.0)}
-    figure = plots.plot_price({"sampled": rows, "greedy": rows}, {"sampled": 91.0, "greedy": 95.75}, {"1e-4: 1": "a note"})
-    assert titles(figure) == ["sampled", "greedy"] and [label.get_text() for label in figure.axes[0].get_yticklabels()] == list(rows)
-    assert figure.axes[1].lines[0].get_xdata()[0] == 95.75
-    dots, losses = ([line for line in figure.axes[0].lines[1:] if (line.get_marker() == "o") is marked] for marked in (True, False))
-    assert [(line.get_xdata()[0], line.get_fillstyle()) for line in dots] == [(70, "full"), (75, "none"), (86, "full"), (87, "none")]
-    assert [list(line.get_xdata()) for line in losses] == [[75, 91], [87, 91]] and min(figure.axes[1].get_xlim()) < 70
-    assert [[text.get_text() for text in axis.texts] for axis in figure.axes] == [["a note"], []]
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["untrained, reply begun", "trained, as asked", "trained, reply begun"]
+def test_the_begun_and_the_asked_replies_are_two_curves_named_where_they_start():
+    asked, begun = pd.Series([0.25, 0.5, 0.75], [0, 2, 4]), pd.Series([0.9, 0.6, 0.8], [0, 2, 4])
+    [axis] = plots.plot_begun({"as asked": asked, "begun": begun}, "it falls").axes
+    assert [list(line.get_ydata()) for line in axis.lines] == [list(100 * asked), list(100 * begun)]
+    assert [(text.get_text(), text.xy) for text in axis.texts] == [("as asked", (0, 25.0)), ("begun", (0, 90.0))]
+
+
+def test_trainings_are_laid_upon_each_other_where_their_greedy_replies_flip():
+    early, late = (pd.DataFrame({"sampled": [0.2, 0.3, 0.5, 0.9], "greedy": greedy}, [0, 6, 12, 18]) for greedy in ([0, 0.5, 1, 1], [0, 0, 0, 0.9]))
+    [axis] = plots.plot_aligned({"a look every 6 steps": {"a": early, "b": late}}, dashed=["b"]).axes
+    *curves, half = axis.lines
+    assert [list(line.get_xdata()) for line in curves] == [[-6, 0, 6, 12]] * 2 + [[-18, -12, -6, 0]] * 2
+    assert [line.get_color() for line in curves] == [BLUE, style.ORANGE] * 2 and [line.get_linestyle() for line in curves] == ["-", "-", "--", "--"]
+    assert list(half.get_ydata()) == [50, 50]
+    noted = plots.plot_aligned({"a": {"b": late}}, title="a jump", note="dashed: so")
+    assert noted.get_suptitle() == "a jump" and "dashed: so" in [text.get_text() for text in noted.axes[0].texts]
 
 
 def test_two_losses_with_their_epochs_and_the_step_that_is_kept():

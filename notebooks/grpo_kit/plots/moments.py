@@ -1,4 +1,4 @@
-"""The pictures of chapter 11: what a model wrote while it learned, when its curves rose, and what it cost."""
+"""The pictures of chapter 11: what a model wrote while it learned, when its curves rose, and with which token its replies began."""
 
 import re
 import textwrap
@@ -36,6 +36,25 @@ def lines_of(text, width=STRIP_WIDTH, most=2):
         found.append((start, min(end, len(text))))
         start = end
     return found
+
+
+def film_frames(looks, number, measures):
+    """The `frames` of a `film_strip` of question `number`: a frame as long as its reply stays the same.
+
+    `looks`: [{"step": int, "answers": {way: [{"text": str, and a bool for each column of `measures`}]}}]; `measures`: {shown name: column}.
+    Where a way's name holds "begun", the layout does not apply: the opening tag was given.
+    """
+    strip = []  # [way, first step, last step, answer]
+    for way in looks[0]["answers"]:
+        for look in looks:
+            answer = look["answers"][way][number]
+            if strip and strip[-1][0] == way and strip[-1][3]["text"] == answer["text"]:
+                strip[-1][2] = look["step"]
+            else:
+                strip.append([way, look["step"], look["step"], answer])
+    return [(f"{way.split(', ')[-1]} {first}" + f" to {last}" * (last > first), answer["text"],
+             {name: None if "begun" in way and name == "layout" else answer[column] for name, column in measures.items()})
+            for way, first, last, answer in strip]
 
 
 @readable
@@ -78,7 +97,7 @@ def plot_rises(panels):
     """Shares over the moments of a training, with the fitted rises, a panel for each way of asking: a Figure.
 
     `panels`: {title: {measure: (Series of shares in [0, 1] indexed by step, its `Rise` or None)}}. Below the curves a measure has a
-    row: a bar from the last moment before the rise's `low` to the first after its `high`. Measures drawn first are drawn wider, so that
+    row: a bar over what `Rise.between` says. Measures drawn first are drawn wider, so that
     curves that coincide show.
     """
     with plt.rc_context(STYLE):
@@ -89,102 +108,83 @@ def plot_rises(panels):
                 axis.plot(curve.index, 100 * curve, ".", color=color, alpha=0.45, markersize=9 - 2 * place)
                 if rise is not None:
                     axis.plot(curve.index, 100 * rise.fitted, color=color, linewidth=5.2 - 1.8 * place, alpha=0.55 if place == 0 else 1)
-                    ends = [curve.index[curve.index <= rise.low].max(), curve.index[curve.index >= rise.high].min()]
-                    axis.plot(ends, [row] * 2, color=color, linewidth=5, solid_capstyle="butt")
+                    axis.plot(rise.between(curve.index), [row] * 2, color=color, linewidth=5, solid_capstyle="butt")
             axis.axhline(0, color=GREY, linewidth=0.8)
             axis.set(title=title, xlabel="training step", ylim=(-12 - 9 * len(curves), 104), yticks=range(0, 101, 20))
-        for place, (name, color) in enumerate(EVENT_COLORS.items()):
-            axes[0][0].text(0.03, 0.95 - 0.09 * place, name, color=color, weight="bold", transform=axes[0][0].transAxes, va="top")
-        axes[0][-1].text(0.02, 0.02, "bars: between these looks\nlies the middle of the rise", fontsize=9, color=GREY, transform=axes[0][-1].transAxes, va="bottom")
+        for place, name in enumerate(next(iter(panels.values()))):
+            axes[0][0].text(0.03, 0.95 - 0.09 * place, name, color=EVENT_COLORS[name], weight="bold", transform=axes[0][0].transAxes, va="top")
+        axes[0][-1].text(0.02, 0.02, "bars: where the\nmiddle lies (95 %)", fontsize=9, color=GREY, transform=axes[0][-1].transAxes, va="bottom")
         axes[0][0].set_ylabel("% of the watched questions")
     plt.close(figure)
     return figure
 
 
 @readable
-def plot_changes(panels):
-    """How many questions changed at which moment: a Figure of bars, a panel for each way of asking.
+def plot_first_token(chances, greedy, ranges=None):
+    """How likely each first token of a reply is over a training, and how many greedy replies have working: a Figure.
 
-    `panels`: {title: Series of counts indexed by step}.
+    `chances`: DataFrame indexed by step, a column a token, mean probabilities in [0, 1]; `greedy`: Series in [0, 1] with the same index.
+    The grey band lies between the two looks from one to the next of which the greedy share passes one half. `ranges`: {token:
+    DataFrame with the columns "low" and "high"}, in [0, 1], drawn as a pale band around the token's curve.
     """
+    curves = {name: (chances[name], color) for name, color in zip(chances, [ORANGE, BLUE, GREY])} | {"greedy replies with working, %": (greedy, STRIP_INK)}
+    flip = int((greedy >= 0.5).to_numpy().argmax())
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, len(panels), figsize=(4.8 * len(panels), 2.6), sharey=True, squeeze=False)
-        for axis, (title, counts) in zip(axes[0], panels.items()):
-            bars = axis.bar(counts.index, counts, width=0.8 * min(np.diff(counts.index)), color=GREEN)
-            axis.bar_label(bars, [count or "" for count in counts], fontsize=9, color=GREY)
-            axis.set(title=title, xlabel="training step")
-        axes[0][0].set_ylabel("questions")
-    plt.close(figure)
-    return figure
-
-
-KIND_COLORS = [ORANGE, BLUE, "#cc79a7", "#111111", GREEN]  # by the order in which the kinds appear
-
-
-def colors_of(names):
-    """{"kind": its colour} of names such as "kind: seed". ValueError with more kinds than colours."""
-    kinds = list(dict.fromkeys(name.partition(":")[0] for name in names))
-    if len(kinds) > len(KIND_COLORS):
-        raise ValueError(f"{len(kinds)} kinds of trainings, and only {len(KIND_COLORS)} colours that can be told apart: draw fewer kinds.")
-    return dict(zip(kinds, KIND_COLORS))
-
-
-@readable
-def plot_flip(trainings, named=()):
-    """The greedy share of replies with something, against the sampled share, at every moment of each training: a Figure.
-
-    `trainings`: {"kind: seed": DataFrame with the columns "sampled" and "greedy", shares in [0, 1]}; a kind has one colour. On the dashed
-    line both ways agree. Those that are `named` have their names beside the moment next to a greedy half.
-    """
-    colors = colors_of(trainings)
-    with plt.rc_context(STYLE):
-        figure, axis = plt.subplots(figsize=(7.2, 4.6))
-        axis.axvspan(40, 60, color=GREY, alpha=0.12, linewidth=0)
-        axis.text(50, 107, "40 to 60 %", color=GREY, fontsize=9, ha="center", va="center")
-        axis.plot([0, 100], [0, 100], "--", color=GREY, linewidth=1)
-        axis.text(3, 8, "both the same", color=GREY, fontsize=9, rotation=31, rotation_mode="anchor")
-        axis.annotate("training", (38, -9), xytext=(20, -9), color=GREY, fontsize=9, va="center", ha="right", arrowprops={"arrowstyle": "->", "color": GREY})
-        labelled = set()
-        for name, shares in trainings.items():
-            kind = name.partition(":")[0]
-            axis.plot(100 * shares["sampled"], 100 * shares["greedy"], "o-", color=colors[kind], alpha=0.6, markersize=3, linewidth=0.8,
-                      label=None if kind in labelled else kind)
-            labelled.add(kind)
-            if name in named:
-                after = int((shares["greedy"] >= 0.5).to_numpy().argmax())
-                place = min((shares.iloc[number] for number in (after - 1, after)), key=lambda one: abs(one["greedy"] - 0.5))
-                axis.annotate(name, (100 * place["sampled"], 100 * place["greedy"]), xytext=(8, -3), textcoords="offset points", fontsize=8, color=colors[kind])
-        axis.set(title="Greedy decoding jumps when about half of the samples have working", xlabel="% with working, sampled",
-                 ylabel="% with working, greedy", xlim=(0, 102), ylim=(-15, 113), yticks=range(0, 101, 20))
-        axis.legend(loc="center left", frameon=False, fontsize=9)
+        figure, axis = plt.subplots(figsize=(8, 4.2))
+        if flip:
+            axis.axvspan(*greedy.index[[flip - 1, flip]], color=GREY, alpha=0.2, linewidth=0)
+        for place, (name, (curve, color)) in enumerate(curves.items()):
+            last = name == list(curves)[-1]
+            axis.plot(curve.index, 100 * curve, "--" if last else "-", color=color, linewidth=1.5 if last or place == 2 else 3)
+            if name in (ranges or {}):
+                axis.fill_between(curve.index, 100 * ranges[name]["low"], 100 * ranges[name]["high"], color=color, alpha=0.25, linewidth=0)
+            top, early = curve.idxmax(), curve.idxmax() < curve.index[-1] / 2
+            axis.annotate(name, (top, 100 * curve[top]), xytext=(0, -26 if curve[top] > 0.85 and not last else 6), textcoords="offset points",
+                          ha="left" if early else "right", color=color, weight="bold")
+        axis.set(title="The greedy replies flip (grey band) when another first token takes the lead", xlabel="training step",
+                 ylabel="probability of the first token, %", ylim=(-3, 112), yticks=range(0, 101, 20))
     plt.close(figure)
     return figure
 
 
 @readable
-def plot_price(panels, base, notes):
-    """What each training answers right as asked and with its reply begun, beside the untrained model: a Figure, a panel for each way of asking.
+def plot_aligned(panels, dashed=(), title="", note=""):
+    """Shares with working, sampled and greedy, of several trainings, laid upon each other where the greedy share passes one half: a Figure.
 
-    `panels`: {way: {"kind: seed": (as asked, begun)}} and `base`: {way: begun}, all in %; `notes`: {"kind: seed": what stands beside it}.
-    The thin lines are what a reply begun has lost.
+    `panels`: {title: {name: DataFrame with the columns "sampled" and "greedy", shares in [0, 1], indexed by step}}. The trainings
+    named in `dashed` are drawn so, which `note` explains in the picture; `title` stands above. Step 0 is the first look at which half of the greedy replies have working.
     """
-    colors = colors_of(next(iter(panels.values())))
+    colors = {"sampled": BLUE, "greedy": ORANGE}
     with plt.rc_context(STYLE):
-        height = 1.3 + 0.28 * max(map(len, panels.values()))
-        figure, axes = plt.subplots(1, len(panels), figsize=(5 * len(panels), height), sharey=True, sharex=True, squeeze=False)
-        lowest = min(value for trainings in panels.values() for pair in trainings.values() for value in pair)
-        for axis, (way, trainings) in zip(axes[0], panels.items()):
-            axis.axvline(base[way], color=GREY, linewidth=1.4, label="untrained, reply begun")
-            for place, (name, (asked, begun)) in enumerate(trainings.items()):
-                color = colors[name.partition(":")[0]]
-                axis.plot(asked, place, "o", color=color, markersize=7, label=None if place else "trained, as asked")
-                axis.plot(begun, place, "o", color=color, markersize=12, fillstyle="none", markeredgewidth=1.5, label=None if place else "trained, reply begun")
-                axis.plot([begun, base[way]], [place] * 2, color=color, linewidth=1, alpha=0.6, zorder=1)
-                if name in notes and axis is axes[0][0]:
-                    axis.text(base[way] + 0.6, place, notes[name], va="center", fontsize=7.5, color=color)
-            axis.set(title=way, xlabel="% right", xlim=(lowest - 4, 100), ylim=(len(trainings) - 0.4, -0.6), yticks=range(len(trainings)), yticklabels=list(trainings))
-        key = figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False, fontsize=10)
-        for mark in key.legend_handles[1:]:  # all trainings', whatever their colour
-            mark.set(color=STRIP_INK, markersize=8)
+        figure, axes = plt.subplots(1, len(panels), figsize=(4.6 * len(panels), 3.7), sharey=True, squeeze=False)
+        figure.suptitle(title or None, fontsize=11, x=0.01, ha="left")
+        for axis, (panel, trainings) in zip(axes[0], panels.items()):
+            for name, shares in trainings.items():
+                steps = shares.index - shares.index[int((shares["greedy"] >= 0.5).to_numpy().argmax())]
+                for way, color in colors.items():
+                    axis.plot(steps, 100 * shares[way], "--" if name in dashed else "-", color=color, linewidth=1.2, alpha=0.7)
+            reach = 8 * (shares.index[1] - shares.index[0])
+            axis.axhline(50, color=GREY, linewidth=0.8)
+            axis.set(title=panel, xlabel="steps since the greedy replies flipped", xlim=(-reach, reach), ylim=(-3, 103), yticks=range(0, 101, 25))
+        for place, (way, color) in enumerate(colors.items()):
+            axes[0][0].text(0.03, 0.95 - 0.1 * place, way, color=color, weight="bold", transform=axes[0][0].transAxes, va="top")
+        axes[0][-1].text(0.97, 0.06, note, color=GREY, fontsize=9, transform=axes[0][-1].transAxes, ha="right")
+        axes[0][0].set_ylabel("% with working")
+    plt.close(figure)
+    return figure
+
+
+@readable
+def plot_begun(curves, title):
+    """Shares of right replies over a training, as asked and begun, labelled at their first look: a Figure.
+
+    `curves`: {label: Series of shares in [0, 1], indexed by step}, at most two.
+    """
+    with plt.rc_context(STYLE):
+        figure, axis = plt.subplots(figsize=(6, 3.2))
+        for (name, curve), color in zip(curves.items(), (BLUE, ORANGE)):
+            axis.plot(curve.index, 100 * curve, ".-", color=color, linewidth=2)
+            axis.annotate(name, (curve.index[0], 100 * curve.iloc[0]), xytext=(0, 8), textcoords="offset points", color=color, weight="bold")
+        axis.set(title=title, xlabel="training step", ylabel="% of the watched questions right", ylim=(0, 104), yticks=range(0, 101, 20))
     plt.close(figure)
     return figure

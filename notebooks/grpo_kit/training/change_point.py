@@ -24,6 +24,11 @@ class Rise:
     explained: float
     takes: tuple
 
+    def between(self, moments):
+        """(the last of the moments before `low`, the first after `high`); where there is none, the log's end."""
+        before, after = [step for step in moments if step < self.low], [step for step in moments if step > self.high]
+        return (before[-1] if before else moments[0]), (after[0] if after else moments[-1])
+
 
 def slopes(moments):
     """All slopes that are tried: (middles, widths, shapes); `shapes` (tried, n), each with mean 0 and length 1."""
