@@ -2,7 +2,7 @@
 
 from .comparing import plot_answers, plot_by_steps, plot_curves, plot_formats, plot_temperatures, plot_trainings
 from .moments import film_strip, plot_changes, plot_flip, plot_price, plot_rises
-from .prices import plot_price_runs, plot_reward_and_right, price_runs
+from .prices import plot_lists, plot_price_runs, plot_reward_and_right, price_runs
 from .sft import plot_losses, plot_marks, plot_stages
 from .style import BLUE, GREY, STYLE
 from .tools import plot_pairs, plot_seeds

@@ -14,19 +14,16 @@ def price_runs(runs):
 
     `runs`: dicts as `make prices` stores them. Columns: `reward` (points, the mean of the last five steps), and in % of the test
     questions, asked greedily: `right` (the last number), `layout` (kept), `doubled` (a second `<reasoning>`), `unopened` (none; NaN
-    for both where they were not counted); `reply`: of the stored greedy replies the first that has not one `<reasoning>`, else the first
-    of all; empty where none was kept.
+    for both where they were not counted).
     """
     rows = {}
     for run in runs:
-        replies = run.get("replies", {}).get("greedy", [""])
         rows[run["price"], run["seed"]] = {
             "reward": np.mean(run["curves"]["reward"][-LAST:]),
             "right": run["after"]["lenient, greedy"],
             "layout": run["after"]["layout, greedy"],
             "doubled": run.get("second reasoning", {}).get("greedy", np.nan),
             "unopened": run.get("no opening tag", {}).get("greedy", np.nan),
-            "reply": next((text for text in replies if text.count("<reasoning>") != 1), replies[0]),
         }
     return pd.DataFrame.from_dict(rows, orient="index")
 
@@ -56,7 +53,7 @@ def plot_price_runs(table, colors, titles, start):
     """A panel for each column of `titles` ({column: title}), a row for each seed, a dot for each of its trainings: a Figure.
 
     `table` as `price_runs` gives it, in %; `colors`: {price: colour}; `start`: {column: the untrained model's figure}, a broken line.
-    A thin line joins a seed's dots, which stand below each other in the order of `colors`.
+    A seed's dots stand below each other in the order of `colors`.
     """
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, len(titles), figsize=(5.2 * len(titles), 4.4), sharey=True, squeeze=False)
@@ -64,7 +61,6 @@ def plot_price_runs(table, colors, titles, start):
         for axis, (column, title) in zip(axes[0], titles.items()):
             each = table[column].astype(float).unstack(level=0)[list(colors)]  # a row for each seed, a column for each list
             heights = np.arange(len(each))[:, None] + np.linspace(-0.22, 0.22, len(colors))
-            axis.plot(each.to_numpy().T, heights.T, color=GREY, alpha=0.5, lw=1.2)
             for place, (price, color) in enumerate(colors.items()):
                 axis.plot(each[price], heights[:, place], "o", color=color, ms=7, label=price, clip_on=False)
             axis.axvline(start[column], color=GREY, ls="--", lw=1.2)
@@ -74,4 +70,26 @@ def plot_price_runs(table, colors, titles, start):
             axis.grid(axis="y", visible=False)
         axes[0][0].set(ylabel="seed")
         axes[0][0].legend(loc="upper left", bbox_to_anchor=(0.1, 0.93), frameon=False, labelcolor="linecolor", handletextpad=0)
+    return figure
+
+
+@readable
+def plot_lists(table, column, colors, starts, title):
+    """A row for each price list with a dot for each of its seeds, and a bar at their mean: a Figure.
+
+    `table` as `price_runs` gives it, `column` in %; `colors`: {price: colour}, top to bottom; `starts`: {name: %}, a broken line each.
+    """
+    with plt.rc_context(STYLE):
+        figure, axis = plt.subplots(figsize=(8, 2.9))
+        plt.close(figure)
+        for row, (price, color) in enumerate(colors.items()):
+            shares = table.loc[price, column].astype(float)
+            axis.plot(shares, np.full(len(shares), row), "o", color=color, ms=7, alpha=0.7, clip_on=False)
+            axis.plot([shares.mean()] * 2, [row - 0.3, row + 0.3], color=color, lw=2.5, solid_capstyle="butt")
+        for name, share in starts.items():
+            axis.axvline(share, color=GREY, ls="--", lw=1.2)
+            axis.text(share + (1 if share < 50 else -1), -0.75, name, ha="left" if share < 50 else "right", va="center", fontsize=9, color=GREY)
+        axis.set(title=title, xlabel=f"{column}, % of the test questions, greedy; a dot: a seed, a bar: their mean", xlim=(-2, 100), ylim=(len(colors) - 0.5, -1.1))
+        axis.set_yticks(range(len(colors)), colors)
+        axis.grid(axis="y", visible=False)
     return figure

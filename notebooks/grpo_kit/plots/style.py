@@ -7,7 +7,7 @@ from matplotlib.text import Text
 
 # Okabe and Ito's colours: told apart by colour-blind readers, and in grey print.
 GREY, BLUE = "#6e6e6e", "#0072b2"
-ORANGE, GREEN = "#d55e00", "#009e73"
+ORANGE, GREEN, PURPLE = "#d55e00", "#009e73", "#cc79a7"
 # matplotlib's own font has no Chinese: the first of these that is installed lends its glyphs.
 CHINESE_FONTS = ("Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "Microsoft YaHei", "PingFang SC", "SimHei", "WenQuanYi Micro Hei")
 CHINESE = [name for name in CHINESE_FONTS if name in font_manager.get_font_names()][:1]
