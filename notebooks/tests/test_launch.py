@@ -92,6 +92,20 @@ def test_accelerate_reads_the_chapters_line_for_hybrid_shards(tmp_path):
     assert found.use_parallelism_config and (found.parallelism_config_dp_replicate_size, found.parallelism_config_dp_shard_size) == (2, 8)
 
 
+def test_the_chapters_table_gives_for_each_colour_a_command_that_is_taken():
+    text = "".join("".join(cell["source"]) for cell in json.loads((NOTEBOOKS / "14_scale_out.ipynb").read_text("utf-8"))["cells"])
+    command = re.search(r"`(accelerate launch \S+ launch/accelerate/FILE .+)`", text)[1]
+    for_all = re.search(r"share GPUs \(not green\) add `(.+?)`", text)[1]
+    rows = re.findall(r"\| (\w[\w ]*): [\w+ ]+ \| `(.+?)` \| (?:`(.+?)`)?(?:; first `(.+)`)? ?\|", text)
+    assert [row[0] for row in rows] == ["light blue", "blue", "purple", "green"]
+    for colour, file, end, first in rows:
+        processes = 6 if colour == "green" else 8
+        assert read_command(f"{command.replace('FILE', file)} {end}").num_processes == processes
+        everything = command.replace("FILE", file).replace("lora.yaml", "full.yaml")
+        assert read_command(f"{everything} {end if colour == 'green' else f'{end} {for_all}'}").num_processes == processes
+        assert not first or read_command(first).model == "Qwen/Qwen2.5-7B-Instruct"
+
+
 def test_a_job_whose_gpus_all_train_needs_no_server_or_one_elsewhere():
     job = "MACHINES=launch/accelerate/fsdp2.yaml CONFIG=launch/full.yaml {} --max_steps 5"
     for script in ("sbatch --nodes=2 launch/slurm.sh", "bash launch/hosts.sh 2 0 10.0.0.1"):

@@ -56,8 +56,8 @@ QWEN3_4B = LlamaConfig(hidden_size=2560, intermediate_size=9728, num_hidden_laye
                        num_key_value_heads=8, head_dim=128, vocab_size=151936, tie_word_embeddings=True)  # of Llama's shape
 
 
-def measured_steps():
-    """[(run, seconds estimated, seconds measured)] of steps on GPUs. The T4's stand in outputs of Unsloth's public notebooks."""
+def measured_steps(formula=step_seconds):
+    """[(run, seconds by `formula`, seconds measured)] of steps on GPUs. The T4's stand in outputs of Unsloth's public notebooks."""
     results = Path(__file__).parents[2] / "results"
     h100, h200 = (json.loads((results / f"gpu_check_nvidia_{card}.json").read_text("utf-8"))["parts"]["engine"]
                   for card in ("h100_80gb_hbm3", "h200"))
@@ -72,6 +72,6 @@ def measured_steps():
     rows = []
     for card, model, config, weights, completions, prompt, length, seconds in runs:
         step = replace(PROFILES["16gb"], per_device_train_batch_size=completions, gradient_accumulation_steps=1)
-        estimate = sum(step_seconds(config, step, CARDS[card], prompt, length, weights))
+        estimate = sum(formula(config, step, CARDS[card], prompt, length, weights))
         rows.append((f"{card}, {model} in {weights}, {completions} completions of {length}", estimate, sum(seconds) / len(seconds)))
     return rows
