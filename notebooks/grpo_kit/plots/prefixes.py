@@ -98,26 +98,24 @@ def plot_heads(shares, title):
 
 @readable
 def plot_solved(found, questions, title):
-    """Each training a dot, a row for each way of training, a panel for each way of asking: a Figure.
+    """Each training a dot, a panel for each way of asking with the rows that were asked so, and its own axis: a Figure.
 
     `found`: {row: {panel: [counts of questions, one a training]}}. A grey line is the first training's 95 % interval over the questions;
-    the counts stand beside it. A row without a panel's counts says "not asked".
+    the counts stand above the dots.
     """
     panels = list(dict.fromkeys(panel for counts in found.values() for panel in counts))
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, len(panels), figsize=(4 * len(panels), 0.42 * len(found) + 1.5), sharey=True, squeeze=False)
+        figure, axes = plt.subplots(1, len(panels), figsize=(5.5 * len(panels), 0.75 * len(found) + 1.4), squeeze=False)
         for axis, panel in zip(axes[0], panels):
-            for height, (name, counts) in enumerate(found.items()):
-                if not (values := counts.get(panel)):
-                    axis.text(0, height, "not asked", va="center", fontsize=9, color=GREY)
-                    continue
+            rows = {name: counts[panel] for name, counts in found.items() if counts.get(panel)}
+            for height, (name, values) in enumerate(rows.items()):
                 low, high = wilson_shares(pd.DataFrame({"right": np.arange(questions) < values[0]}))[["low", "high"]].iloc[0] * questions / 100
-                axis.plot([low, high], [height, height], color=GREY, linewidth=5, alpha=0.3, solid_capstyle="butt")
-                axis.plot(values, [height] * len(values), "o", color=_of(name), markersize=5, alpha=0.8)
-                axis.text(1.04 * questions, height, ", ".join(map(str, values)), va="center", fontsize=9, color=_of(name))
-            axis.set(title=panel, xlim=(-0.03 * questions, 1.5 * questions), ylim=(len(found) - 0.5, -0.5), xlabel=f"of {questions} problems")
-            axis.set_xticks(np.linspace(0, questions, 5, dtype=int))
-        axes[0, 0].set_yticks(range(len(found)), list(found))
+                axis.plot([low, high], [height, height], color=GREY, linewidth=2, solid_capstyle="butt", marker="|", markersize=10)
+                lifted = height + 0.14 * (np.arange(len(values)) - (len(values) - 1) / 2)  # equal counts stay apart
+                axis.plot(values, lifted, "o", color=_of(name), markersize=6)
+                axis.text(np.mean([low, high]), height - 0.28, ", ".join(map(str, values)), ha="center", va="bottom", color=_of(name))
+            axis.set(title=panel, ylim=(len(rows) - 0.5, -0.7), xlabel=f"of {questions} problems; the axis does not begin at 0")
+            axis.set_yticks(range(len(rows)), list(rows))
         figure.suptitle(title, x=0.01, ha="left", fontsize=12)
     plt.close(figure)
     return figure

@@ -79,6 +79,8 @@ def plot_differences(panels, reference, margin):
                     if beyond:
                         axis.annotate(text, (end, place), (0, 9), textcoords="offset points", ha="left" if end == left else "right",
                                       va="center", color=edge, fontsize=9)
+                if not any(each):
+                    axis.annotate("the same in each seed", (mean, place), (-9, 0), textcoords="offset points", ha="right", va="center", color=edge, fontsize=9)
                 axis.errorbar(mean, place, xerr=half, fmt="o", color=edge, markerfacecolor=face, markersize=7, elinewidth=2)
             axis.set(title=title, xlabel=f"points more than {reference} (band: ± {margin:g})", xlim=(left, right), ylim=(len(found) - 0.5, -0.9))
         shown = [word for word in VERDICTS if any(row[3] == word for found in panels.values() for row in found.values())]

@@ -33,7 +33,7 @@ def with_stored(live, stored, own_seed=3407):
             plain = line.get("adapter", "plain prefix")
             name = "prefix, fresh rows" if line["rows"] > 300 else "prefix, from a text" if line["start"] == "text" else plain
         pairs.setdefault(name, []).append((line["greedy"], (line["sampled"] or [None])[0]))
-    panels = {"solved, greedy": (0, 1), "layout kept, sampled": (1, 0), "solved, sampled": (1, 1)}
+    panels = {"solved, greedy": (0, 1), "solved, sampled": (1, 1)}
     return {name: {panel: [int(pair[way][what]) for pair in found if pair[way]] for panel, (way, what) in panels.items()}
             for name, found in pairs.items()}
 
