@@ -69,7 +69,8 @@ def plot_price_runs(table, colors, titles, start):
             axis.set_yticks(range(len(each)), each.index)
             axis.grid(axis="y", visible=False)
         axes[0][0].set(ylabel="seed")
-        axes[0][0].legend(loc="upper left", bbox_to_anchor=(0.1, 0.93), frameon=False, labelcolor="linecolor", handletextpad=0)
+        handles = axes[0][0].get_legend_handles_labels()
+        figure.legend(*handles, loc="outside upper center", ncols=len(colors), frameon=False, labelcolor="linecolor", handletextpad=0)
     return figure
 
 
