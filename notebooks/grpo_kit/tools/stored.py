@@ -16,11 +16,13 @@ STAGES = {"base": "SFT", "SFT": "SFT", "GRPO": "practice", "more SFT": "more SFT
 def stored(path="results/tools.json"):
     """The stored trainings as a DataFrame, a row for each training and stage; a line of text says where they come from.
 
-    `shown`: the rows of its SFT, as text, "nothing" where there was none; `stage`: "SFT" (where nothing was shown: before any training),
-    "practice", "more SFT" or "busy practice"; `steps`: of that stage; `seed`. Then counts in 100 questions (floats): `large` and `ordinary` right (strict), `ordinary last` by the last
-    number, `large called`, `ordinary called`, `ordinary refused` (a call by the calculator), `copied` (large sums whose conversation holds all numbers of the question; NaN where not
-    kept), `another sum`; `large right` and `ordinary digits`: texts, a digit a question, 1 where right; `agree`: the mean share of groups that earned the same. With the busy calculator, NaN where it was not asked:
-    `twice`, `same`, `answered`, `busy right`, `in the layout`, `cut off`, and texts of digits, `busy digits` (1: right) and `layout digits` (1: in the layout).
+    `shown`: the rows of its SFT, as text, "nothing" where there was none; `stage`: "SFT" (where nothing was shown: before any
+    training), "practice", "more SFT" or "busy practice"; `steps`: of that stage; `seed`. Then counts in 100 questions (floats):
+    `large` and `ordinary` right (strict), `ordinary last` by the last number, `large called`, `ordinary called`, `ordinary refused`
+    (a call by the calculator), `copied` (large sums whose conversation holds all numbers of the question; NaN where not kept),
+    `another sum`; `large right` and `ordinary digits`: texts, a digit a question, 1 where right; `agree`: the mean share of groups
+    that earned the same. With the busy calculator, NaN where it was not asked: `twice`, `same`, `answered`, `busy right`,
+    `in the layout`, `cut off`, and texts of digits, `busy digits` (1: right) and `layout digits` (1: in the layout).
     """
     report = json.loads(Path(path).read_text(encoding="utf-8"))
     rows, base = [], next(run["results"]["base"] for run in report["runs"] if "base" in run["results"])
